@@ -1,0 +1,1 @@
+"""The roles: one file per role, each an actor or a worker."""

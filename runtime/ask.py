@@ -1,0 +1,164 @@
+"""Asking a keyed actor and getting its answer, even if it is lost on the way.
+
+For the edge and for tests: a handler never asks.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from runtime.bus import Bus, PubAck, expiry, new_id
+from runtime.connection import Packet
+from runtime.crash import crash_at
+from runtime.errors import AskTimeout, Refused, Unavailable, Unknown
+from schemas import subjects
+from schemas.base import Address, Message, Request, reply_type, token
+from schemas.envelope import encode, seal
+from schemas.record import Answer, Record, Refusal
+
+Reply = TypeVar("Reply", bound=Message)
+
+MAIL_TTL = timedelta(hours=24)
+LOOK_AFTER = 0.5
+
+REUSED = Refusal(
+    code="idempotency_key_reuse",
+    detail="the same Idempotency-Key came with another body before; use a new key",
+    status=422,
+)
+
+_decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_record = msgspec.json.Decoder(Record).decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a request came from: whose it is, under which id it is repeated, what it said.
+
+    The same `id` again is the same request; with another `bodyhash` it is refused.
+    """
+
+    id: str = ""
+    principal: str = ""
+    bodyhash: str = ""
+    traceparent: str = ""
+
+
+async def ask(
+    bus: Bus,
+    to: Address,
+    request: Request[Reply],
+    *,
+    timeout: float,
+    origin: Origin | None = None,
+) -> Reply:
+    """Send a request and return its answer; `timeout` is in seconds.
+
+    Raises Refused with the actor's reason, AskTimeout if it is stored but not answered yet
+    (ask again under the same id), Unavailable if it could not be stored.
+    """
+    origin = origin or Origin()
+    question = _Question(bus, to, request, origin)
+    try:
+        async with asyncio.timeout(timeout):
+            answer = await question.ask()
+    except TimeoutError:
+        if question.stored is None:
+            raise Unavailable(f"{to}: could not be stored within {timeout:g} s") from None
+        raise AskTimeout(f"{to} did not answer within {timeout:g} s") from None
+    if answer.refusal is not None:
+        raise Refused(answer.refusal)
+    wanted = reply_type(type(request))
+    if answer.data is None or wanted is None:
+        raise Refused(Refusal("no_answer", f"{to} answered without an answer", 500))
+    return msgspec.json.decode(answer.data, type=wanted)  # type: ignore[return-value]  # is Reply
+
+
+class _Question:
+    """One request on its way, until it is answered."""
+
+    def __init__(self, bus: Bus, to: Address, request: Request[Reply], origin: Origin) -> None:
+        self.stored: PubAck | None = None
+        self._bus = bus
+        self._to = to
+        self._request = request
+        self._origin = origin
+        self._id = origin.id or new_id()
+
+    async def ask(self) -> Answer:
+        """Store the request and wait: for the answer, or for the record that holds it."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def hear(packet: Packet) -> None:
+            if not future.done():
+                future.set_result(_decode_answer(packet.data))
+
+        inbox = self._bus.link.new_inbox()
+        sid = self._bus.subscribe(inbox, hear)
+        try:
+            self.stored = ack = await self._store(inbox)
+            crash_at("edge.published")
+            look_after = 0.01 if ack.duplicate else LOOK_AFTER
+            while True:
+                done, _ = await asyncio.wait([future], timeout=look_after)
+                if done:
+                    return future.result()
+                if found := await self._look(ack.seq):
+                    return found
+                look_after = min(look_after * 2, LOOK_AFTER)
+        finally:
+            self._unsubscribe(sid)
+
+    def _unsubscribe(self, sid: int) -> None:
+        # Without a connection the subscription is gone already.
+        with contextlib.suppress(Unavailable):
+            self._bus.unsubscribe(sid)
+
+    async def _store(self, inbox: str) -> PubAck:
+        envelope = seal(
+            self._request,
+            id=self._id,
+            source="edge",
+            subject=self._to.key,
+            replyto=inbox,
+            principal=self._origin.principal,
+            bodyhash=self._origin.bodyhash,
+            traceparent=self._origin.traceparent,
+        )
+        headers = {"Nats-Msg-Id": self._id, **expiry(MAIL_TTL)}
+        data, subject = encode(envelope), subjects.mail(self._to)
+        while True:
+            try:
+                return await self._bus.publish(subject, data, headers=headers, timeout=2)
+            except (Unknown, Unavailable):
+                # The same id again: if it was stored, it is not stored twice.
+                await asyncio.sleep(0.1)
+
+    async def _look(self, sequence: int) -> Answer | None:
+        """The answer as the actor's record keeps it, once it has got that far."""
+        subject = subjects.state(self._to.actor, token(self._to.key))
+        try:
+            stored = await self._bus.last(subject)
+        except (Unknown, Unavailable):
+            return None
+        if stored is None:
+            return None
+        record = _decode_record(stored.data)
+        if record.done < sequence or record.stream != self._bus.created:
+            return None
+        for entry in reversed(record.replies):
+            if entry.answer.id == self._id:
+                reused = entry.bodyhash != self._origin.bodyhash
+                return Answer(id=self._id, refusal=REUSED) if reused else entry.answer
+        return Answer(id=self._id, refusal=FORGOTTEN)
+
+
+FORGOTTEN = Refusal(
+    code="answer_forgotten",
+    detail="this was done before, and its answer is no longer kept",
+    status=409,
+)

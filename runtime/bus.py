@@ -1,0 +1,359 @@
+"""The seam to JetStream: everything the runtime and the edge may do with the stream.
+
+Built on runtime/connection.py; pulls are in runtime/pull.py, grouped commits in
+runtime/committer.py, the stream's own description in nats/streams.json.
+"""
+
+import asyncio
+import base64
+import hashlib
+import itertools
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from runtime.connection import Connection, Packet, format_headers, parse_headers
+from runtime.crash import armed, crash_at
+from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable, Unknown
+from schemas import subjects
+
+DEADLINE = 5.0
+"""Seconds that any single call may take."""
+
+GROUP_MESSAGES = 1000
+"""The most messages that nats-server takes in one atomic batch."""
+
+_CONFLICTS = {10071, 10164}
+_NO_ROOM = {10023, 10047, 10077, 10122}
+_AGAIN = {10176, 10210}
+DUPLICATE = 10201
+UNKNOWN_CONSUMER = 10014
+UNKNOWN_STREAM = 10059
+_NOT_FOUND = 10037
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message of a commit: where, what, and what the broker is to check or do with it."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes on the wire, about."""
+        return len(self.data) + 200
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """What was stored: its sequence, and whether it was there already."""
+
+    seq: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as the stream holds it. `pending` counts what a range read left behind it."""
+
+    seq: int
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    time: datetime
+    pending: int = 0
+
+
+def message_id(*parts: str) -> str:
+    """Return a message id that is the same for the same parts, and only for them."""
+    text = "\x1f".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def new_id() -> str:
+    """Return 128 random bits as one token."""
+    return secrets.token_hex(16)
+
+
+def expiry(ttl: timedelta) -> dict[str, str]:
+    """The header that lets a message go after `ttl` (at least a second)."""
+    return {"Nats-TTL": f"{max(1, int(ttl.total_seconds()))}s"}
+
+
+def expect(sequence: int, subject: str = "") -> dict[str, str]:
+    """The header that makes the broker refuse unless `sequence` is the last one.
+
+    Of the message's own subject, or of another one: the fence of a run.
+    """
+    fields = {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
+    if subject:
+        fields["Nats-Expected-Last-Subject-Sequence-Subject"] = subject
+    return fields
+
+
+class Bus:
+    """The stream BUS, as one process sees it through one connection."""
+
+    def __init__(self, link: Connection, *, stream: str = subjects.BUS) -> None:
+        self.link = link
+        self.stream = stream
+        self.created = ""
+        """When the stream was created: its incarnation."""
+        self.replicas = 1
+        self._batches = itertools.count(1)
+        self._batch_prefix = secrets.token_hex(4)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = DEADLINE,
+    ) -> PubAck:
+        """Store one message.
+
+        Raises Unavailable (not stored), Unknown (perhaps stored; say it again under the same
+        `Nats-Msg-Id`), Conflict, NoRoom or Denied.
+        """
+        raw = format_headers(headers) if headers else b""
+        packet = await self.link.request(subject, data, headers=raw, timeout=timeout)
+        return _read_ack(packet.data)
+
+    async def commit(self, messages: Sequence[Outgoing], *, timeout: float = DEADLINE) -> int:
+        """Store messages together or not at all; returns the sequence of the first.
+
+        The others follow it without gaps. Raises as `publish` does; Denied with code
+        `DUPLICATE` if one of them carries an id that was seen before.
+        """
+        for _ in range(20):
+            try:
+                return await self._commit_once(messages, timeout)
+            except Denied as denied:
+                # Too many open batches, or one that a rebuilt link cut: nothing was stored.
+                if denied.code not in _AGAIN:
+                    raise
+        raise Unavailable("the server refused twenty batches in a row as incomplete")
+
+    async def _commit_once(self, messages: Sequence[Outgoing], timeout: float) -> int:
+        if len(messages) == 1:
+            only = messages[0]
+            ack = await self.publish(only.subject, only.data, headers=only.headers, timeout=timeout)
+            return ack.seq
+        batch = f"{self._batch_prefix}{next(self._batches):x}"
+        frames = [
+            self.link.frame(m.subject, m.data, headers=_batched(m.headers, batch, n))
+            for n, m in enumerate(messages[:-1], 1)
+        ]
+        last = messages[-1]
+        raw = _batched(last.headers, batch, len(messages), commit=True)
+        # Written in one go: another batch may come between, but never out of this one's order.
+        self.link.write(b"".join(frames))
+        if armed("batch.inside"):
+            self.link.flush()
+            crash_at("batch.inside")
+        packet = await self.link.request(last.subject, last.data, headers=raw, timeout=timeout)
+        return _read_ack(packet.data).seq - len(messages) + 1
+
+    def notify(self, subject: str, data: bytes) -> None:
+        """Tell whoever listens right now; nobody may be. Raises Unavailable if not connected."""
+        self.link.publish(subject, data)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    async def last(self, subject: str, *, stream: str = "") -> Stored | None:
+        """The last message on a subject, as of now: from the leader where replicas may lag."""
+        stream = stream or self.stream
+        if self.replicas > 1:
+            return await self._get_from_leader(stream, {"last_by_subj": subject})
+        packet = await self.link.request(
+            f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout=DEADLINE
+        )
+        return None if _missing(packet) else _read_stored(packet)
+
+    async def at(self, sequence: int) -> Stored | None:
+        """The message at a sequence, from the leader; None if it is gone."""
+        return await self._get_from_leader(self.stream, {"seq": sequence})
+
+    async def _get_from_leader(self, stream: str, request: dict[str, Any]) -> Stored | None:
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", request)
+        except Denied as denied:
+            if denied.code == _NOT_FOUND:
+                return None
+            raise
+        found = answer["message"]
+        return Stored(
+            seq=int(found["seq"]),
+            subject=found["subject"],
+            data=base64.b64decode(found.get("data", "")),
+            headers=parse_headers(base64.b64decode(found.get("hdrs", ""))),
+            time=datetime.fromisoformat(_shorten(found["time"])),
+        )
+
+    async def read(self, subject: str, *, after: int, limit: int = 256) -> list[Stored]:
+        """The next messages on a subject (wildcards allowed) past a sequence, oldest first."""
+        request = {"seq": after + 1, "batch": limit, "next_by_subj": subject}
+        packets = await self._request_many(f"$JS.API.DIRECT.GET.{self.stream}", request)
+        return [_read_stored(packet) for packet in packets]
+
+    async def read_last(self, subject: str, count: int) -> list[Stored]:
+        """The newest `count` messages on a subject, oldest first.
+
+        The stream reads forward only, so the start is searched for: steps back double until
+        enough messages lie between.
+        """
+        newest = await self.last(subject)
+        if newest is None or count < 1:
+            return []
+        step = count
+        while True:
+            start = max(0, newest.seq - step)
+            first = await self.read(subject, after=start, limit=1)
+            enough = bool(first) and first[0].pending + 1 >= count
+            if enough or start == 0:
+                break
+            step *= 4
+        return (await self.read_all(subject, after=start))[-count:]
+
+    async def read_all(
+        self, subject: str, *, after: int, upto: int | None = None, keep: int | None = None
+    ) -> list[Stored]:
+        """Every message on a subject past a sequence. `keep` bounds how many are held."""
+        found: list[Stored] = []
+        while page := await self.read(subject, after=after):
+            found += page
+            after = page[-1].seq
+            if keep is not None:
+                del found[:-keep]
+            if page[-1].pending == 0 or (upto is not None and after >= upto):
+                break
+        return found
+
+    async def lasts(self, pattern: str, *, stream: str = "") -> list[Stored]:
+        """The last message of every subject that matches a pattern, as of one point in time."""
+        name = stream or self.stream
+        found: list[Stored] = []
+        request: dict[str, Any] = {"multi_last": [pattern], "batch": 512}
+        while True:
+            packets = await self._request_many(f"$JS.API.DIRECT.GET.{name}", request)
+            found += [_read_stored(packet) for packet in packets]
+            if not packets or found[-1].pending == 0:
+                return found
+            upto = packets[-1].headers.get("Nats-UpTo-Sequence")
+            request = {**request, "seq": found[-1].seq + 1}
+            if upto:
+                request["up_to_seq"] = int(upto)
+
+    async def _request_many(self, subject: str, request: dict[str, Any]) -> list[Packet]:
+        """Collect the answers of a batched direct get; it ends with status 204 or 404."""
+        packets: list[Packet] = []
+        ended: asyncio.Future[Packet] = asyncio.get_running_loop().create_future()
+
+        def collect(packet: Packet) -> None:
+            if not packet.status:
+                packets.append(packet)
+            elif not ended.done():
+                ended.set_result(packet)
+
+        inbox = self.link.expect(collect, ended)
+        try:
+            self.link.publish(subject, _encode(request), reply=inbox)
+            last = await self.link.wait_for(ended, DEADLINE, subject)
+        finally:
+            self.link.forget(inbox)
+        if last.status not in ("204", "404"):
+            raise Denied(int(last.status or 0), last.headers.get("Description", last.status))
+        return packets
+
+    # -- listening -------------------------------------------------------------------------
+
+    def subscribe(self, subject: str, listener: Callable[[Packet], None]) -> int:
+        """Call `listener` with whatever is said on `subject` from now on; returns a handle."""
+        return self.link.subscribe(subject, listener)
+
+    def unsubscribe(self, handle: int) -> None:
+        """Stop listening."""
+        self.link.unsubscribe(handle)
+
+    # -- the API of the server -------------------------------------------------------------
+
+    async def api(
+        self, name: str, request: Any = None, *, timeout: float = DEADLINE
+    ) -> dict[str, Any]:
+        """Ask `$JS.API.<name>`; raises Denied with the server's own words."""
+        body = b"" if request is None else _encode(request)
+        packet = await self.link.request(f"$JS.API.{name}", body, timeout=timeout)
+        answer: dict[str, Any] = _decode(packet.data)
+        if error := answer.get("error"):
+            raise Denied(int(error.get("err_code", 0)), str(error.get("description", error)))
+        return answer
+
+    async def reset(self, consumer: str) -> int:
+        """Put a consumer back to its ack floor; returns the sequence it starts from."""
+        answer = await self.api(f"CONSUMER.RESET.{self.stream}.{consumer}", timeout=2.0)
+        return int(answer.get("reset_seq", 0))
+
+    async def unpin(self, consumer: str, group: str) -> None:
+        """Give up a pinned consumer, so that a standby gets the next message at once."""
+        await self.api(f"CONSUMER.UNPIN.{self.stream}.{consumer}", {"group": group}, timeout=2.0)
+
+
+def _batched(headers: Mapping[str, str], batch: str, number: int, *, commit: bool = False) -> bytes:
+    fields = {**headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+    if commit:
+        fields["Nats-Batch-Commit"] = "1"
+    return format_headers(fields)
+
+
+def _missing(packet: Packet) -> bool:
+    status = packet.status
+    if status and status != "404":
+        raise Denied(int(status), packet.headers.get("Description", "direct get refused"))
+    return status == "404"
+
+
+def _read_ack(data: bytes) -> PubAck:
+    if not data:
+        raise Unknown("the server answered a publish without an acknowledgement")
+    answer = _decode(data)
+    if error := answer.get("error"):
+        raise _fault(int(error.get("err_code", 0)), str(error.get("description", error)))
+    return PubAck(int(answer["seq"]), bool(answer.get("duplicate", False)))
+
+
+def _fault(code: int, description: str) -> BusFault:
+    if code in _CONFLICTS:
+        return Conflict(description)
+    if code in _NO_ROOM:
+        return NoRoom(description)
+    return Denied(code, description)
+
+
+def _read_stored(packet: Packet) -> Stored:
+    headers = packet.headers
+    return Stored(
+        seq=int(headers["Nats-Sequence"]),
+        subject=headers["Nats-Subject"],
+        data=packet.data,
+        headers=headers,
+        time=datetime.fromisoformat(_shorten(headers["Nats-Time-Stamp"])),
+        pending=int(headers.get("Nats-Num-Pending", 0)),
+    )
+
+
+def _shorten(stamp: str) -> str:
+    """Cut a server's nanoseconds to the microseconds that Python reads."""
+    whole, dot, fraction = stamp.rstrip("Z").partition(".")
+    return f"{whole}{dot}{fraction[:6].ljust(6, '0') if dot else ''}+00:00"

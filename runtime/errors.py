@@ -1,0 +1,106 @@
+"""Every exception of the runtime.
+
+RuntimeFault             something is wrong with the runtime or its set-up
+├── ActorDefinitionError     an actor class is not written correctly
+├── ConfigError              the configuration does not make sense
+├── StreamMismatch           a stream is not as nats/streams.json describes it
+├── TurnError                a handler asked for something that cannot be sent
+├── AskTimeout               nobody answered in time; they still might
+├── Refused                  the one who was asked said no
+└── BusFault                 the bus did not do what it was told
+    ├── Unavailable              nothing was sent
+    ├── Unknown                  it was sent, and what became of it is not known
+    ├── Conflict                 somebody else wrote first; nothing was stored
+    ├── NoRoom                   the server has no room; nothing was stored
+    └── Denied                   the server said no for another reason
+Verdict                  raised by a handler to decide a message's fate
+├── Reject                   no: the asker is told, the state stays as it was
+└── Retry                    not now: a worker's job is tried again later
+"""
+
+from datetime import timedelta
+
+from schemas.record import Refusal
+
+
+class RuntimeFault(Exception):
+    """Base of what the runtime raises."""
+
+
+class ActorDefinitionError(RuntimeFault, TypeError):
+    """An actor class is not written correctly. Raised when it is imported."""
+
+
+class ConfigError(RuntimeFault, ValueError):
+    """The configuration does not make sense. Raised before anything starts."""
+
+
+class StreamMismatch(RuntimeFault):
+    """A stream exists and is not as `nats/streams.json` describes it."""
+
+
+class TurnError(RuntimeFault, ValueError):
+    """A handler asked for something that cannot be sent."""
+
+
+class AskTimeout(RuntimeFault, TimeoutError):
+    """Nobody answered in time. The message is stored and may still be handled."""
+
+
+class Refused(RuntimeFault):
+    """The one who was asked said no, and why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.code}: {refusal.detail}" if refusal.detail else refusal.code)
+        self.refusal = refusal
+
+
+class BusFault(RuntimeFault):
+    """The bus did not do what it was told."""
+
+
+class Unavailable(BusFault):
+    """Nothing was sent: there is no connection, or too much is waiting to be sent."""
+
+
+class Unknown(BusFault):
+    """It was sent, and whether it was stored is not known."""
+
+
+class Conflict(BusFault):
+    """Somebody else wrote first. Nothing was stored."""
+
+
+class NoRoom(BusFault):
+    """The server has no room. Nothing was stored."""
+
+
+class Denied(BusFault):
+    """The server said no. `code` is JetStream's error code."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"{description} (JetStream error {code})")
+        self.code = code
+
+
+class Verdict(Exception):
+    """Base of what a handler raises to decide a message's fate."""
+
+
+class Reject(Verdict):
+    """No. The asker gets `code` and `detail`; the state stays as it was.
+
+    `status` is the HTTP status an edge answers with.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, status: int = 409) -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.refusal = Refusal(code=code, detail=detail, status=status)
+
+
+class Retry(Verdict):
+    """Not now. The job is tried again after `after`, as the next attempt."""
+
+    def __init__(self, reason: str, *, after: timedelta = timedelta(seconds=1)) -> None:
+        super().__init__(reason)
+        self.after = after

@@ -1,0 +1,208 @@
+"""Runs the deployed actor types in one process: shards, pools, the committer, a heartbeat.
+
+A message's way: runtime/pull.py → shard.py → instance.py → turn.py → committer.py.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from runtime.actor import Actor, Worker
+from runtime.bus import Bus, Outgoing, expiry
+from runtime.clock import Clock
+from runtime.deployments import read_deployments
+from runtime.errors import BusFault, ConfigError
+from runtime.instance import StateUndecodable
+from runtime.kv import Bucket
+from runtime.shard import Shard
+from runtime.system import ActorType, System, load_class
+from runtime.turn import EVENT_TTL
+from runtime.worker import Pool, create_work_consumers
+from schemas import subjects
+from schemas.base import Topic
+from schemas.deployment import Deployment
+from schemas.envelope import encode, seal
+from schemas.record import Alarm
+
+log = structlog.get_logger()
+
+HEARTBEAT = 5.0
+NODE_TTL = timedelta(seconds=15)
+ALARMS = Topic("system", "alarms")
+GRACE = 8.0
+
+
+class Node(msgspec.Struct, kw_only=True):
+    """What a host says of itself in the bucket `nodes`, every few seconds."""
+
+    name: str
+    pid: int
+    started: datetime
+    actors: list[str]
+    paused: list[str]
+    turns: int
+    groups: int
+
+
+class Host:
+    """One process that runs actors. It lives until `stop` or until a part of it cannot go on."""
+
+    def __init__(self, bus: Bus, *, name: str = "", clock: Clock | None = None) -> None:
+        self.name = name or f"host-{secrets.token_hex(4)}"
+        self.bus = bus
+        self.system = System(bus, name=self.name, clock=clock)
+        self.system.fail = self._part_failed
+        self.shards: dict[str, list[Shard]] = {}
+        self.pools: dict[str, Pool] = {}
+        self.paused: dict[str, str] = {}
+        """Types that stand still, and why."""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._started = datetime.now(UTC)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def start(self, run: Iterable[str] = ()) -> None:
+        """Run the deployed types (`run` names some; none means all).
+
+        Raises ConfigError for a type that cannot be loaded, before anything is taken.
+        """
+        self.system.deployments = await read_deployments(self.bus)
+        chosen = _choose(self.system.deployments, set(run))
+        loaded = [(one, load_class(one.name, one.type)) for one in chosen]
+        self._tasks = [
+            asyncio.create_task(self._guard(self.system.committer.run()), name="committer"),
+            asyncio.create_task(self._guard(self._beat()), name="heartbeat"),
+        ]
+        self.bus.link.on_rebuilt.append(self._rebuilt)
+        self.bus.link.on_lost.append(self._lost)
+        Bucket(self.bus, "config").watch(self._reread)
+        for deployment, cls in loaded:
+            await self._run(deployment, cls)
+        log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
+
+    async def _run(self, deployment: Deployment, cls: type[Actor] | type[Worker]) -> None:
+        if issubclass(cls, Actor):
+            kind = ActorType(deployment, cls)
+            shards = [Shard(kind, n, self.system) for n in range(subjects.SHARDS)]
+            self.shards[deployment.name] = shards
+            await asyncio.gather(*(shard.start() for shard in shards))
+        elif cls.remote:
+            await create_work_consumers(self.system, deployment.name)
+        else:
+            pool = self.pools[deployment.name] = Pool(deployment, cls, self.system)
+            await pool.start()
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Drain: take nothing more, finish what is running within `grace` seconds, leave."""
+        log.info("host_draining", host=self.name)
+        self.bus.link.on_rebuilt.remove(self._rebuilt)
+        self.bus.link.on_lost.remove(self._lost)
+        shards = [shard for each in self.shards.values() for shard in each]
+        await asyncio.gather(*(shard.stop(grace) for shard in shards))
+        await asyncio.gather(*(pool.stop(grace) for pool in self.pools.values()))
+        for task in (*self._tasks, *self._background):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
+        with contextlib.suppress(BusFault):
+            await Bucket(self.bus, "nodes").delete(self.name)
+        log.info("host_stopped", host=self.name)
+
+    # -- what may go wrong -----------------------------------------------------------------
+
+    def _lost(self) -> None:
+        for shards in self.shards.values():
+            for shard in shards:
+                shard.drop()
+        for pool in self.pools.values():
+            pool.lose()
+
+    def _rebuilt(self) -> None:
+        for name, shards in self.shards.items():
+            if name not in self.paused:
+                for shard in shards:
+                    shard.pull.doubt()
+        self._reread()
+
+    def _part_failed(self, error: BaseException, actor: str) -> None:
+        """State nobody can read pauses its type; anything else ends the host, loudly."""
+        if isinstance(error, StateUndecodable):
+            self._do_later(self._pause(actor, str(error)))
+        elif not self.failed.done():
+            log.error("host_failed", actor=actor, exc_info=error)
+            self.failed.set_exception(error)
+
+    async def _pause(self, actor: str, reason: str) -> None:
+        """Take nothing more of a type, and keep what it has: no message is at fault."""
+        if actor in self.paused:
+            return
+        self.paused[actor] = reason
+        log.error("type_paused", actor=actor, reason=reason)
+        await asyncio.gather(*(shard.stop() for shard in self.shards.get(actor, [])))
+        await self.alarm("type_paused", f"{actor}: {reason}")
+
+    async def alarm(self, what: str, detail: str) -> None:
+        """Put something an operator should see where it is followed."""
+        sealed = seal(
+            Alarm(what=what, detail=detail),
+            id=secrets.token_hex(16),
+            source=f"host/{self.name}",
+            subject=ALARMS.id,
+        )
+        message = Outgoing(subjects.event(ALARMS), encode(sealed), expiry(EVENT_TTL))
+        with contextlib.suppress(BusFault):
+            await self.system.committer.submit([message], message.subject)
+
+    async def _guard(self, part: Coroutine[Any, Any, None]) -> None:
+        try:
+            await part
+        except Exception as error:
+            self._part_failed(error, "")
+
+    # -- what is told and read -------------------------------------------------------------
+
+    def _reread(self) -> None:
+        self._do_later(self._read_deployments())
+
+    async def _read_deployments(self) -> None:
+        with contextlib.suppress(BusFault):
+            self.system.deployments = await read_deployments(self.bus)
+
+    def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _beat(self) -> None:
+        nodes = Bucket(self.bus, "nodes")
+        while True:
+            node = Node(
+                name=self.name,
+                pid=os.getpid(),
+                started=self._started,
+                actors=sorted([*self.shards, *self.pools]),
+                paused=sorted(self.paused),
+                turns=self.system.committer.committed,
+                groups=self.system.committer.groups,
+            )
+            try:
+                await nodes.put(self.name, msgspec.json.encode(node), ttl=NODE_TTL)
+            except BusFault as fault:
+                log.debug("heartbeat_not_sent", error=str(fault))
+            await asyncio.sleep(HEARTBEAT)
+
+
+def _choose(deployments: dict[str, Deployment], names: set[str]) -> list[Deployment]:
+    unknown = names - deployments.keys()
+    if unknown:
+        raise ConfigError(
+            f"host.run names {', '.join(sorted(unknown))}, which is not deployed;"
+            f" deployed are {', '.join(sorted(deployments)) or 'none'}"
+        )
+    return [one for name, one in deployments.items() if not names or name in names]

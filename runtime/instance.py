@@ -1,0 +1,377 @@
+"""One instance of a keyed actor: it applies its messages in order, each exactly once.
+
+The heart of the runtime: messages in, one atomic commit, answers and acks out.
+Who hands it messages is in runtime/shard.py.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import msgspec
+import structlog
+
+from runtime.actor import Actor
+from runtime.ask import REUSED
+from runtime.crash import crash_at
+from runtime.errors import BusFault, Conflict, Denied, NoRoom, Reject
+from runtime.pull import Delivery
+from runtime.record import (
+    ANSWER_LIMIT,
+    encode_state,
+    expired,
+    find_reply,
+    new_record,
+    read_record,
+    remember,
+    write_record,
+)
+from runtime.system import ActorType, System
+from runtime.turn import Effects, Turn, dead_letter
+from schemas import subjects
+from schemas.base import Address, Message, token
+from schemas.envelope import Envelope, encode
+from schemas.record import Answer, Record, Refusal, Replied
+
+log = structlog.get_logger()
+
+MOST_AT_ONCE = 64
+ATTEMPTS = 5
+PATIENCE = timedelta(seconds=30)
+FIRST_BACKOFF = 0.05
+
+BROKEN = "handler_failed"
+
+
+class StateUndecodable(Exception):
+    """The stored state does not fit the type: no message's fault, so none may pay for it."""
+
+
+class _Failed(Exception):
+    """A handler raised; `cause` is what."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(repr(cause))
+        self.cause = cause
+
+
+class _Applied:
+    """What came of one delivery: the answer to give, if somebody waits for one."""
+
+    __slots__ = ("answer", "bodyhash", "delivery", "outcome", "reply_to", "type")
+
+    def __init__(self, delivery: Delivery, outcome: str) -> None:
+        self.delivery = delivery
+        self.outcome = outcome
+        self.answer: Answer | None = None
+        self.bodyhash = ""
+        self.reply_to = ""
+        self.type = ""
+
+
+class Instance:
+    """One key of one actor type, as its owner holds it: a cache of its record, and its mail."""
+
+    def __init__(
+        self, kind: ActorType, key: str, system: System, settled: Callable[[Delivery], None]
+    ) -> None:
+        self.kind = kind
+        self.system = system
+        self.address = Address(kind.name, key)
+        self.waiting: deque[Delivery] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self._token = key
+        self._subject = subjects.state(kind.name, key)
+        self._settled = settled
+        self._record: Record | None = None
+        self._version = 0
+        self._failures = 0
+        self._failing_since = 0.0
+
+    def push(self, delivery: Delivery) -> None:
+        """Take a message; it is applied after those that came before it."""
+        self.waiting.append(delivery)
+        if self.task is None:
+            self.task = asyncio.create_task(self._drain())
+            self.task.add_done_callback(self._drained)
+
+    def stop(self) -> None:
+        """Forget everything: somebody else may be applying these messages by now."""
+        self.waiting.clear()
+        if self.task:
+            self.task.cancel()
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        if not task.cancelled() and (error := task.exception()):
+            self.system.fail(error, self.kind.name)
+
+    async def _drain(self) -> None:
+        while self.waiting:
+            crash_at("turn.fetched")
+            try:
+                await self._turn()
+            except Conflict:
+                log.info("record_conflict", actor=str(self.address))
+                self._record = None
+            except (Denied, NoRoom) as fault:
+                log.error("commit_refused", actor=str(self.address), error=str(fault))
+                self._record = None
+                await asyncio.sleep(1)
+            except BusFault as fault:
+                # What became of the commit is not known: the record will tell.
+                log.debug("commit_unknown", actor=str(self.address), error=str(fault))
+                self._record = None
+                await asyncio.sleep(0.05)
+                await self.system.bus.link.connected.wait()
+
+    async def _turn(self) -> None:
+        """Apply what waits, as far as it goes, in one commit; then answer and acknowledge."""
+        record = self._record or await self._load()
+        effects = Effects(record.timers)
+        applied, new, failure = self._apply(record, effects)
+        fresh = [one for one in applied if one.outcome != "seen"]
+        if fresh:
+            await self._commit(record, new, effects, fresh)
+        for one in applied:
+            self._finish(one)
+        if failure is not None:
+            await self._back_off(failure)
+
+    async def _load(self) -> Record:
+        stored = await self.system.bus.last(self._subject)
+        if stored is None:
+            self._version = 0
+            self._record = new_record(self._token, self.system.bus)
+        else:
+            self._version = stored.seq
+            try:
+                self._record = read_record(stored.data, self.system.bus)
+            except msgspec.MsgspecError as error:
+                raise StateUndecodable(f"{self.address}: record: {error}") from None
+        if self._record.key != self._token:
+            self.address = Address(self.address.actor, self._record.key)
+        if expired(self._record, self.system.clock.now(), self.kind.deployment.lifetime):
+            self._record.data = None
+        return self._record
+
+    # -- applying --------------------------------------------------------------------------
+
+    def _apply(
+        self, record: Record, effects: Effects
+    ) -> tuple[list[_Applied], msgspec.Raw | None, _Failed | None]:
+        """Run handlers on what waits; stop at the first that fails. Nothing is stored yet."""
+        data = record.data
+        applied: list[_Applied] = []
+        for delivery in list(islice(self.waiting, MOST_AT_ONCE)):
+            if delivery.seq <= record.done:
+                applied.append(self._repeat(delivery, record))
+                continue
+            mark = effects.mark()
+            try:
+                one, data = self._handle(delivery, data, effects, record)
+            except _Failed as failure:
+                effects.undo(mark)
+                if not self._is_hopeless():
+                    return applied, data, failure
+                one = self._bury(delivery, effects, repr(failure.cause), self._failures + 1)
+                log.error("message_dead", actor=str(self.address), seq=delivery.seq)
+            applied.append(one)
+            self._failures = 0
+            if len(effects) > 500:
+                break
+        return applied, data, None
+
+    def _handle(
+        self, delivery: Delivery, data: msgspec.Raw | None, effects: Effects, record: Record
+    ) -> tuple[_Applied, msgspec.Raw | None]:
+        """Apply one message to the encoded state; returns the state after it."""
+        try:
+            envelope = self.kind.cls.decode_mail(delivery.packet.data)
+            self._check_key(envelope)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            return self._bury(delivery, effects, f"unreadable: {error}", 1), data
+        one = _Applied(delivery, "applied")
+        one.reply_to, one.bodyhash, one.type = envelope.replyto, envelope.bodyhash, envelope.type
+        earlier = find_reply(record.replies, envelope.id) if envelope.replyto else None
+        if earlier is not None:
+            one.answer = _same_again(earlier, envelope.bodyhash)
+            one.outcome = "repeated"
+        elif not self._is_current(envelope, effects):
+            one.outcome = "reminder_dropped"
+        else:
+            data = self._call(envelope, data, effects, one)
+        return one, data
+
+    def _call(
+        self,
+        envelope: Envelope[Any],
+        data: msgspec.Raw | None,
+        effects: Effects,
+        one: _Applied,
+    ) -> msgspec.Raw | None:
+        actor = self._with_state(data)
+        turn = Turn(
+            self.kind.deployment,
+            self.system.deployments,
+            envelope,
+            effects,
+            sequence=one.delivery.seq,
+            now=self.system.clock.now(),
+        )
+        mark = effects.mark()
+        try:
+            result = getattr(actor, self.kind.cls.handlers[type(envelope.data)])(
+                envelope.data, turn
+            )
+            after = encode_state(actor.state)
+            one.answer = _answer(envelope.id, result)
+        except Reject as reject:
+            effects.undo(mark)
+            one.answer = Answer(id=envelope.id, refusal=reject.refusal)
+            one.outcome = "rejected"
+            return data
+        except Exception as error:
+            raise _Failed(error) from error
+        return after
+
+    def _with_state(self, data: msgspec.Raw | None) -> Actor:
+        actor = self.kind.cls(self.kind.options)
+        try:
+            actor.state = (
+                self.kind.decode_state(data) if data is not None else self.kind.new_state()
+            )
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise StateUndecodable(f"{self.address}: state: {error}") from None
+        return actor
+
+    def _check_key(self, envelope: Envelope[Any]) -> None:
+        """The key in the envelope must be the one in the subject, which may be its hash."""
+        if token(envelope.subject) != self._token:
+            raise ValueError(f"for {envelope.subject!r}, but it came to {self._token!r}")
+        if self.address.key != envelope.subject:
+            self.address = Address(self.address.actor, envelope.subject)
+
+    def _is_current(self, envelope: Envelope[Any], effects: Effects) -> bool:
+        if not envelope.reminder:
+            return True
+        if effects.timers.get(envelope.reminder) != envelope.generation:
+            return False
+        del effects.timers[envelope.reminder]
+        return True
+
+    def _repeat(self, delivery: Delivery, record: Record) -> _Applied:
+        """Applied before: only the answer may have been lost, and the ack."""
+        one = _Applied(delivery, "seen")
+        try:
+            envelope = self.kind.cls.decode_mail(delivery.packet.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return one
+        if envelope.replyto and (found := find_reply(record.replies, envelope.id)):
+            one.reply_to, one.answer = envelope.replyto, found.answer
+        return one
+
+    def _bury(self, delivery: Delivery, effects: Effects, reason: str, tries: int) -> _Applied:
+        packet = delivery.packet
+        effects.sent.append(
+            dead_letter(self.kind.name, self._token, packet, delivery.seq, reason, tries)
+        )
+        one = _Applied(delivery, "dead")
+        try:
+            envelope = msgspec.json.decode(packet.data, type=Envelope[msgspec.Raw])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return one
+        one.reply_to, one.type = envelope.replyto, envelope.type
+        detail = "the request could not be handled and was kept as a dead letter"
+        one.answer = Answer(id=envelope.id, refusal=Refusal(BROKEN, detail, 500))
+        return one
+
+    # -- storing ---------------------------------------------------------------------------
+
+    async def _commit(
+        self, record: Record, data: msgspec.Raw | None, effects: Effects, fresh: list[_Applied]
+    ) -> None:
+        now = self.system.clock.now()
+        new = Record(
+            stream=record.stream,
+            done=fresh[-1].delivery.seq,
+            key=self.address.key,
+            data=data,
+            written=now,
+            replies=remember(record.replies, _entries(fresh, now), now),
+            timers=effects.timers,
+        )
+        state = write_record(self._subject, new, self._version, self.kind.deployment)
+        lanes = {state.subject, *(m.subject for m in effects.sent if m.subject[:4] == "run.")}
+        self._version = await self.system.committer.submit([state, *effects.outgoing()], *lanes)
+        self._record = new
+
+    def _finish(self, one: _Applied) -> None:
+        """The commit stands: answer whoever waits, acknowledge, say so in one line."""
+        if one.reply_to and one.answer is not None:
+            try:
+                self.system.bus.notify(one.reply_to, encode(one.answer))
+            except (BusFault, ValueError) as fault:
+                log.debug("answer_not_sent", actor=str(self.address), error=str(fault))
+        crash_at("ack.before")
+        one.delivery.ack()
+        self.waiting.popleft()
+        self._settled(one.delivery)
+        log.info(
+            "message_settled",
+            actor=str(self.address),
+            type=one.type,
+            seq=one.delivery.seq,
+            outcome=one.outcome,
+        )
+
+    # -- failing ---------------------------------------------------------------------------
+
+    def _is_hopeless(self) -> bool:
+        if self._failures == 0:
+            self._failing_since = time.monotonic()
+        spent = time.monotonic() - self._failing_since
+        return self._failures + 1 >= ATTEMPTS or spent > PATIENCE.total_seconds()
+
+    async def _back_off(self, failure: _Failed) -> None:
+        self._failures += 1
+        delay = FIRST_BACKOFF * 4 ** (self._failures - 1)
+        log.warning(
+            "handler_failed",
+            actor=str(self.address),
+            attempt=self._failures,
+            retry_in=delay,
+            exc_info=failure.cause,
+        )
+        await asyncio.sleep(delay)
+
+
+def _same_again(earlier: Replied, bodyhash: str) -> Answer:
+    if earlier.bodyhash and bodyhash and earlier.bodyhash != bodyhash:
+        return Answer(id=earlier.answer.id, refusal=REUSED)
+    return earlier.answer
+
+
+def _answer(message_id: str, result: Any) -> Answer:
+    if result is None:
+        return Answer(id=message_id)
+    if not isinstance(result, Message):
+        raise TypeError(f"a handler returned {result!r}, expected a message or None")
+    data = encode(result)
+    if len(data) > ANSWER_LIMIT:
+        raise ValueError(f"an answer of {len(data)} bytes, at most {ANSWER_LIMIT}")
+    return Answer(id=message_id, data=msgspec.Raw(data))
+
+
+def _entries(fresh: list[_Applied], now: Any) -> list[Replied]:
+    return [
+        Replied(answer=one.answer, at=now, bodyhash=one.bodyhash)
+        for one in fresh
+        if one.reply_to
+        and one.answer is not None
+        and one.outcome in ("applied", "rejected", "dead")
+    ]

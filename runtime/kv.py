@@ -1,0 +1,56 @@
+"""Key-value buckets, laid out as every NATS client knows them (`nats kv ls config`).
+
+A bucket is a stream of its own, so nothing in it can be part of a commit.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from runtime.bus import Bus, Stored, expect, expiry
+from runtime.errors import Conflict
+
+
+class Bucket:
+    """One bucket: values by key, each with a revision."""
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        self._bus = bus
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
+
+    async def get(self, key: str) -> Stored | None:
+        """The value of a key with its revision (`seq`), or None."""
+        found = await self._bus.last(self._prefix + key, stream=self._stream)
+        return None if found is None or _deleted(found) else found
+
+    async def put(self, key: str, value: bytes, *, ttl: timedelta | None = None) -> int:
+        """Set a key; returns its revision."""
+        headers = expiry(ttl) if ttl else {}
+        ack = await self._bus.publish(self._prefix + key, value, headers=headers)
+        return ack.seq
+
+    async def create(self, key: str, value: bytes, *, ttl: timedelta | None = None) -> bool:
+        """Set a key that is not there; False if it is. Of two at once, one gets True."""
+        headers = {**(expiry(ttl) if ttl else {}), **expect(0)}
+        try:
+            await self._bus.publish(self._prefix + key, value, headers=headers)
+        except Conflict:
+            return False
+        return True
+
+    async def delete(self, key: str) -> None:
+        """Take a key away."""
+        await self._bus.publish(self._prefix + key, b"", headers={"KV-Operation": "DEL"})
+
+    async def all(self) -> dict[str, Stored]:
+        """Every key with its value, as of one point in time."""
+        found = await self._bus.lasts(self._prefix + ">", stream=self._stream)
+        return {s.subject.removeprefix(self._prefix): s for s in found if not _deleted(s)}
+
+    def watch(self, changed: Callable[[], None]) -> int:
+        """Call `changed` when something may have changed: a hint, read `all` to know."""
+        return self._bus.subscribe(self._prefix + ">", lambda _: changed())
+
+
+def _deleted(found: Stored) -> bool:
+    return found.headers.get("KV-Operation") in ("DEL", "PURGE")

@@ -1,0 +1,337 @@
+"""How messages are taken from consumers: pinned by one owner, or shared by a crowd of workers.
+
+nats-py has no pinned pulls and drops what `MSG.NEXT` delivers, so this speaks the server's
+protocol raw. Who holds a shard is in runtime/shard.py, who does jobs in runtime/worker.py.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from runtime.bus import UNKNOWN_CONSUMER, Bus
+from runtime.connection import Packet
+from runtime.errors import BusFault, Denied
+
+log = structlog.get_logger()
+
+GROUP = "owner"
+PIN_TIMEOUT = 2.0
+"""Seconds after its last pull for which the server keeps an owner."""
+PULL_EVERY = 0.6
+PULL_EXPIRES = 1.2
+ACK_WAIT = 30.0
+
+_PIN = b"Nats-Pin-Id: "
+_encode = msgspec.json.encode
+_NANOSECONDS = 1_000_000_000
+
+
+class Delivery:
+    """A message that comes back until it is acknowledged.
+
+    `seq` is its stream sequence, `number` the consumer's own count of deliveries, `tries`
+    how often it was delivered since the consumer was last reset.
+    """
+
+    __slots__ = ("_bus", "number", "packet", "seq", "tries")
+
+    def __init__(self, bus: Bus, packet: Packet) -> None:
+        self._bus = bus
+        self.packet = packet
+        # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>; the newer form
+        # has a domain and an account before the stream.
+        fields = packet.reply.split(".")
+        at = 4 if len(fields) == 9 else 6
+        self.tries, self.seq, self.number = (int(field) for field in fields[at : at + 3])
+
+    def ack(self) -> None:
+        """Done. Lost acks are harmless: what was done is remembered elsewhere."""
+        self._say(b"")
+
+    def nak(self, delay: float) -> None:
+        """Not now: deliver it again after `delay` seconds."""
+        self._say(b'-NAK {"delay":%d}' % int(delay * _NANOSECONDS) if delay else b"-NAK")
+
+    def in_progress(self) -> None:
+        """Still at it: wait another `ACK_WAIT`."""
+        self._say(b"+WPI")
+
+    def _say(self, what: bytes) -> None:
+        try:
+            self._bus.notify(self.packet.reply, what)
+        except BusFault as fault:
+            log.debug("ack_not_sent", seq=self.seq, error=str(fault))
+
+
+def _pin_of(packet: Packet) -> str:
+    start = packet.raw_headers.find(_PIN)
+    if start < 0:
+        return ""
+    start += len(_PIN)
+    return packet.raw_headers[start : packet.raw_headers.index(b"\r\n", start)].decode()
+
+
+async def ensure_consumer(bus: Bus, name: str, **config: Any) -> None:
+    """Create a durable, or leave it as it is if it is there; raises Denied otherwise."""
+    wanted = {
+        "durable_name": name,
+        "ack_policy": "explicit",
+        "ack_wait": int(ACK_WAIT * _NANOSECONDS),
+        "max_deliver": -1,
+        "max_ack_pending": 10_000,
+        "max_waiting": 512,
+        "num_replicas": 0,
+        **config,
+    }
+    subject = f"CONSUMER.CREATE.{bus.stream}.{name}.{config['filter_subject']}"
+    await bus.api(subject, {"stream_name": bus.stream, "config": wanted})
+
+
+class Owner(Protocol):
+    """Who receives what a pinned pull brings."""
+
+    def take(self, delivery: Delivery) -> None:
+        """Receive the next message; they come in order, without gaps."""
+        ...
+
+    def drop(self) -> None:
+        """Forget everything held: it will be delivered again, here or elsewhere."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """How many messages are held and not yet acknowledged."""
+        ...
+
+
+class PinnedPull:
+    """Takes everything of one consumer while the server pins it to us.
+
+    What reaches the owner is contiguous: after a new pin, a gap in the consumer's count, or
+    any doubt about the connection, the consumer is reset to its ack floor and told again.
+    """
+
+    def __init__(
+        self, bus: Bus, consumer: str, owner: Owner, create: Callable[[], Any], *, limit: int = 1000
+    ) -> None:
+        self.bus = bus
+        self.consumer = consumer
+        self.pin = ""
+        self._owner = owner
+        self._create = create
+        self._limit = limit
+        self._sid = 0
+        self._inbox = ""
+        self._expected = 0
+        self._asked = 0
+        self._pulls = 0
+        self._renewing: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Create the consumer if need be and begin to pull."""
+        await self._create()
+        self._listen()
+        self._pull()
+        self._ticking = asyncio.create_task(self._tick(), name=f"pull {self.consumer}")
+
+    def cease(self) -> None:
+        """Take nothing more."""
+        for task in (self._ticking, self._renewing):
+            if task:
+                task.cancel()
+        self.bus.unsubscribe(self._sid)
+
+    async def release(self) -> None:
+        """Let a standby have the consumer at once."""
+        if self.pin:
+            try:
+                await self.bus.unpin(self.consumer, GROUP)
+            except BusFault as fault:
+                log.debug("unpin_failed", consumer=self.consumer, error=str(fault))
+        self.pin = ""
+
+    def doubt(self) -> None:
+        """Deliveries may have been lost: start again from the ack floor."""
+        self._owner.drop()
+        self._renew()
+
+    def _listen(self) -> None:
+        self.bus.unsubscribe(self._sid)
+        self._inbox = self.bus.link.new_inbox()
+        self._sid = self.bus.subscribe(f"{self._inbox}.*", self._receive)
+        self._expected = 1
+        self._asked = 0
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(PULL_EVERY)
+            # The pin lives from pull to pull, so one is sent even when nothing more fits.
+            self._asked = 0
+            if self._renewing is None:
+                self._pull()
+
+    def _pull(self) -> None:
+        batch = max(1, self._limit - self._owner.held - self._asked)
+        request: dict[str, Any] = {
+            "batch": batch,
+            "expires": int(PULL_EXPIRES * _NANOSECONDS),
+            "group": GROUP,
+        }
+        if self.pin:
+            request["id"] = self.pin
+        self._pulls += 1
+        self._asked += batch
+        try:
+            self.bus.link.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self.bus.stream}.{self.consumer}",
+                _encode(request),
+                reply=f"{self._inbox}.{self._pulls}",
+            )
+        except BusFault:
+            self._asked = 0
+
+    def _receive(self, packet: Packet) -> None:
+        if self._renewing is not None:
+            return
+        if packet.status:
+            self._heed(packet)
+            return
+        delivery = Delivery(self.bus, packet)
+        pin = _pin_of(packet)
+        if pin != self.pin or delivery.number != self._expected:
+            if pin == self.pin:
+                log.info("deliveries_lost", consumer=self.consumer, expected=self._expected)
+            self.pin = pin
+            self.doubt()
+            return
+        self._expected += 1
+        self._asked -= 1
+        self._owner.take(delivery)
+        if self._asked < self._limit // 4 and self._owner.held < self._limit // 2:
+            self._pull()
+
+    def _heed(self, packet: Packet) -> None:
+        status = packet.status
+        if status == "423":
+            log.info("pin_lost", consumer=self.consumer)
+            self.pin = ""
+            self._owner.drop()
+        elif status == "503" or (status == "409" and b"Deleted" in packet.raw_headers):
+            self.doubt()
+
+    def _renew(self) -> None:
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._reset(), name=f"reset {self.consumer}")
+            self._renewing.add_done_callback(self._renewed)
+
+    def _renewed(self, task: asyncio.Task[None]) -> None:
+        self._renewing = None
+        if not task.cancelled() and task.exception() is None:
+            self._pull()
+
+    async def _reset(self) -> None:
+        self.bus.unsubscribe(self._sid)
+        while True:
+            await self.bus.link.connected.wait()
+            try:
+                if self.pin and await self._pinned_to_us():
+                    await self.bus.reset(self.consumer)
+                else:
+                    self.pin = ""
+                break
+            except Denied as denied:
+                if denied.code == UNKNOWN_CONSUMER:
+                    await self._recreate()
+                    continue
+                log.warning("reset_refused", consumer=self.consumer, error=str(denied))
+            except BusFault as fault:
+                log.debug("reset_failed", consumer=self.consumer, error=str(fault))
+            await asyncio.sleep(0.1)
+        self._listen()
+
+    async def _recreate(self) -> None:
+        log.warning("consumer_missing", consumer=self.consumer)
+        self.pin = ""
+        try:
+            await self._create()
+        except BusFault as fault:
+            log.warning("consumer_not_created", consumer=self.consumer, error=str(fault))
+            await asyncio.sleep(0.5)
+
+    async def _pinned_to_us(self) -> bool:
+        name = f"CONSUMER.INFO.{self.bus.stream}.{self.consumer}"
+        answer = await self.bus.api(name, timeout=2.0)
+        groups = answer.get("priority_groups") or [{}]
+        return bool(groups[0].get("pinned_client_id") == self.pin)
+
+
+class SharedPull:
+    """Asks one consumer for messages in portions; any number of hosts may do the same.
+
+    One request is outstanding at a time, so that whatever comes is counted as its.
+    """
+
+    def __init__(self, bus: Bus, consumer: str, take: Callable[[Delivery], None]) -> None:
+        self.bus = bus
+        self.consumer = consumer
+        self.gone = False
+        """The consumer is not there (any more)."""
+        self._take = take
+        self._inbox = bus.link.new_inbox()
+        self._sid = bus.subscribe(f"{self._inbox}.*", self._receive)
+        self._number = 0
+        self._batch = 0
+        self._got = 0
+        self._outstanding: asyncio.Future[int] | None = None
+
+    def request(self, batch: int, *, wait: float = 0.0) -> asyncio.Future[int]:
+        """Ask for up to `batch` messages, waiting up to `wait` seconds for the first.
+
+        The future ends with how many came; it also ends when the connection is lost. While a
+        request is outstanding it is returned instead.
+        """
+        if self._outstanding is not None:
+            return self._outstanding
+        request: dict[str, Any] = {"batch": batch}
+        if wait:
+            request["expires"] = int(wait * _NANOSECONDS)
+        else:
+            request["no_wait"] = True
+        self._number += 1
+        self._batch, self._got = batch, 0
+        future = self._outstanding = asyncio.get_running_loop().create_future()
+        try:
+            self.bus.link.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self.bus.stream}.{self.consumer}",
+                _encode(request),
+                reply=f"{self._inbox}.{self._number}",
+            )
+        except BusFault:
+            self.lose()
+        return future
+
+    def lose(self) -> None:
+        """The connection was lost: nothing that was asked for will come."""
+        future, self._outstanding = self._outstanding, None
+        if future is not None and not future.done():
+            future.set_result(self._got)
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self.bus.unsubscribe(self._sid)
+        self.lose()
+
+    def _receive(self, packet: Packet) -> None:
+        if packet.status:
+            if packet.subject.rpartition(".")[2] == str(self._number):
+                self.gone = packet.status == "503" or b"Deleted" in packet.raw_headers
+                self.lose()
+            return
+        self._got += 1
+        self._take(Delivery(self.bus, packet))
+        if self._got >= self._batch:
+            self.lose()

@@ -1,0 +1,79 @@
+"""Reading and writing the record of an instance: its state, its watermark, its answers."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runtime.bus import Bus, Outgoing, expect, expiry
+from runtime.errors import TurnError
+from runtime.turn import DAY, ROLLUP
+from schemas.deployment import Deployment
+from schemas.envelope import encode
+from schemas.record import Answer, Record, Replied
+
+STATE_LIMIT = 128 * 1024
+RING = 256
+RING_BYTES = 32 * 1024
+RING_AGE = timedelta(hours=24)
+ANSWER_LIMIT = 8 * 1024
+
+decode_record = msgspec.json.Decoder(Record).decode
+
+
+def read_record(data: bytes, bus: Bus) -> Record:
+    """Decode a record; raises msgspec.MsgspecError.
+
+    A watermark of another incarnation of the stream counts for nothing.
+    """
+    record = decode_record(data)
+    if record.stream != bus.created:
+        record.stream, record.done = bus.created, 0
+    return record
+
+
+def expired(record: Record, now: datetime, lifetime: timedelta) -> bool:
+    """Whether the instance has not been heard of for longer than it lives."""
+    return record.written is not None and now - record.written > lifetime
+
+
+def new_record(key: str, bus: Bus) -> Record:
+    """The record of an instance nobody has written to yet."""
+    return Record(stream=bus.created, done=0, key=key)
+
+
+def encode_state(state: object) -> msgspec.Raw:
+    """The state as it is stored; raises TurnError if it has grown too large."""
+    data = encode(state)
+    if len(data) > STATE_LIMIT:
+        raise TurnError(
+            f"state of {len(data)} bytes, at most {STATE_LIMIT};"
+            " keep bigger things as events or files"
+        )
+    return msgspec.Raw(data)
+
+
+def write_record(subject: str, record: Record, version: int, deployment: Deployment) -> Outgoing:
+    """The message that stores a record, refused if somebody wrote after `version`."""
+    keep = max(deployment.lifetime, deployment.mail_ttl) + DAY
+    return Outgoing(subject, encode(record), {**ROLLUP, **expect(version), **expiry(keep)})
+
+
+def remember(replies: list[Replied], new: list[Replied], now: datetime) -> list[Replied]:
+    """The ring with new answers in it, and without what is too old or too much."""
+    kept = [entry for entry in [*replies, *new] if now - entry.at < RING_AGE][-RING:]
+    size = sum(_size(entry.answer) for entry in kept)
+    while size > RING_BYTES and len(kept) > 1:
+        size -= _size(kept.pop(0).answer)
+    return kept
+
+
+def find_reply(replies: list[Replied], message_id: str) -> Replied | None:
+    """The answer given to a message id, if it is still in the ring."""
+    for entry in reversed(replies):
+        if entry.answer.id == message_id:
+            return entry
+    return None
+
+
+def _size(answer: Answer) -> int:
+    return 120 + (len(bytes(answer.data)) if answer.data is not None else 0)

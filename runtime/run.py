@@ -1,0 +1,263 @@
+"""One attempt at a job: it holds the run by its record's sequence, and speaks only while it does.
+
+Every claim, delta and result is refused by the broker itself once somebody else wrote the
+run's record: a stop, a takeover, a newer attempt.
+"""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from runtime.bus import Outgoing, expect, expiry
+from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unknown
+from runtime.pull import Delivery
+from runtime.system import System
+from runtime.turn import EVENT_TTL, ROLLUP, run_ttl
+from schemas import subjects
+from schemas.base import Address, Message, Topic
+from schemas.deployment import Deployment
+from schemas.envelope import Envelope, encode, seal
+from schemas.record import Delta, RunRecord, RunStarted, RunSuperseded
+
+log = structlog.get_logger()
+
+COALESCE = 0.03
+COALESCE_BYTES = 1024
+DELTA_GRACE = timedelta(minutes=15)
+
+decode_run = msgspec.json.Decoder(RunRecord).decode
+
+
+class Fenced(Exception):
+    """The run is not ours (any more): whatever we would say is refused."""
+
+
+class Attempt:
+    """One try at one job. `lease` is the sequence of the run's record that we hold."""
+
+    def __init__(
+        self, system: System, deployment: Deployment, envelope: Envelope[Any], delivery: Delivery
+    ) -> None:
+        self.system = system
+        self.deployment = deployment
+        self.envelope = envelope
+        self.delivery = delivery
+        self.run = envelope.runid
+        self.subject = subjects.run(self.run)
+        self.address = Address(deployment.name, envelope.subject)
+        self.number = 1
+        self.lease = 0
+        self.lost = False
+        """Somebody else wrote the run's record, and we were told."""
+        self._said = 0
+        self._ids = 0
+        self._topic = _topic(envelope.topic)
+
+    # -- holding the run -------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Find out whether the job is still to be done, and as which attempt.
+
+        The job was stored right after its run's record, so on a first delivery the lease is
+        known without asking. Raises Fenced if the run is gone, finished or stopped.
+        """
+        if self.delivery.tries == 1:
+            self.lease = self.delivery.seq - 1
+            return
+        record = await self.read()
+        self.number = record.attempt + 1
+
+    async def read(self) -> RunRecord:
+        """The run's record, if the run is still open or claimed; takes its lease."""
+        stored = await self.system.bus.last(self.subject)
+        if stored is None:
+            raise Fenced("the run is gone")
+        record = decode_run(stored.data)
+        if record.state in ("finished", "stopped"):
+            raise Fenced(f"the run is {record.state}")
+        self.lease = stored.seq
+        return record
+
+    async def claim(self) -> None:
+        """Take the run, and tell the followers that this attempt speaks now."""
+        event: Message = RunStarted(run=self.run, attempt=self.number)
+        if self.number > 1:
+            event = RunSuperseded(run=self.run, attempt=self.number)
+        messages = [self._record("claimed"), *self._events(event)]
+        self.lease = await self._commit(messages)
+
+    async def holds(self) -> bool:
+        """Whether the run's record is still the one we hold."""
+        stored = await self.system.bus.last(self.subject)
+        return stored is not None and stored.seq == self.lease
+
+    async def release(self, reason: str) -> None:
+        """Give the run back for the next attempt, and remember that this one was made."""
+        record = self._record("open", reason=reason)
+        self.lease = await self._commit([record])
+
+    # -- speaking --------------------------------------------------------------------------
+
+    async def say(self, text: str) -> None:
+        """Store one delta; raises Fenced if the broker refuses it."""
+        if self._topic is None:
+            return
+        self._said += 1
+        delta = Delta(text=text, run=self.run, attempt=self.number, n=self._said)
+        ttl = self.deployment.deadline + DELTA_GRACE
+        headers = {**expect(self.lease, self.subject), **expiry(ttl)}
+        message = Outgoing(subjects.event(self._topic), self._seal(delta, self._topic.id), headers)
+        await self._commit([message], resend=True)
+
+    async def finish(self, result: Message, *extra: Outgoing) -> None:
+        """Store the result: the run's end, the message to whoever started it, what else."""
+        messages = [self._record("finished"), *extra]
+        if self.envelope.source:
+            actor, _, key = self.envelope.source.partition("/")
+            to = Address(actor, key)
+            mail = self._seal(result, to.key)
+            sender = self.system.deployments.get(actor)
+            ttl = sender.mail_ttl if sender else timedelta(hours=24)
+            messages.append(Outgoing(subjects.mail(to), mail, expiry(ttl)))
+        await self._commit(messages)
+
+    # -- storing ---------------------------------------------------------------------------
+
+    async def _commit(self, messages: list[Outgoing], *, resend: bool = False) -> int:
+        """Store under the lease; an unknown outcome is cleared up before anything else.
+
+        Deltas are said again instead, under the same number: followers drop a repeat.
+        """
+        mine = messages[0].data
+        while True:
+            try:
+                return await self.system.committer.submit(messages, self.subject)
+            except Conflict:
+                found = None if resend else await self._stored(mine)
+                if found is not None:
+                    return found
+                raise Fenced("somebody else wrote the run's record") from None
+            except (Denied, NoRoom) as fault:
+                log.error("commit_refused", run=self.run, error=str(fault))
+                await asyncio.sleep(1)
+            except BusFault as fault:
+                if not resend and isinstance(fault, Unknown):
+                    found = await self._stored(mine)
+                    if found is not None:
+                        return found
+                await asyncio.sleep(0.05)
+                await self.system.bus.link.connected.wait()
+
+    async def _stored(self, mine: bytes) -> int | None:
+        """Where our own record stands, if a commit whose answer was lost went through."""
+        while True:
+            try:
+                stored = await self.system.bus.last(self.subject)
+            except BusFault:
+                await asyncio.sleep(0.1)
+                continue
+            return stored.seq if stored is not None and stored.data == mine else None
+
+    def _record(self, state: Any, reason: str = "") -> Outgoing:
+        record = RunRecord(
+            job=str(self.address),
+            state=state,
+            attempt=self.number,
+            host=self.system.name,
+            # Makes each record of each try unlike any other, so that ours is recognised.
+            epoch=time.time_ns(),
+            reason=reason,
+        )
+        headers = {**ROLLUP, **expect(self.lease), **expiry(run_ttl(self.deployment))}
+        return Outgoing(self.subject, encode(record), headers)
+
+    def _events(self, event: Message) -> list[Outgoing]:
+        if self._topic is None:
+            return []
+        sealed = self._seal(event, self._topic.id)
+        return [Outgoing(subjects.event(self._topic), sealed, expiry(EVENT_TTL))]
+
+    def _seal(self, message: Message, subject: str) -> bytes:
+        came = self.envelope
+        self._ids += 1
+        return encode(
+            seal(
+                message,
+                id=f"{self.run}.{self.number}.{self._ids}",
+                source=str(self.address),
+                subject=subject,
+                time=self.system.clock.now(),
+                correlationid=came.correlationid or came.id,
+                causationid=came.id,
+                traceparent=came.traceparent,
+                principal=came.principal,
+                runid=self.run,
+                attempt=self.number,
+                number=self._said if isinstance(message, Delta) else 0,
+            )
+        )
+
+
+def _topic(text: str) -> Topic | None:
+    kind, slash, name = text.partition("/")
+    return Topic(kind, name) if slash else None
+
+
+class Work:
+    """What a worker's handler knows: the facts of its job. `attempt` counts from 1."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.envelope = attempt.envelope
+        self.address = attempt.address
+        self.key = attempt.address.key
+        self.run = attempt.run
+        self.attempt = attempt.number
+        self.log = structlog.get_logger().bind(
+            actor=str(attempt.address), run=attempt.run, attempt=attempt.number
+        )
+
+
+class Voice:
+    """Says what a handler yields: the first piece at once, then gathered for a moment.
+
+    One delta is in flight at a time, so that none overtakes another.
+    """
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._pieces: list[str] = []
+        self._size = 0
+        self._sender: asyncio.Task[None] | None = None
+        self._last = 0.0
+
+    def add(self, text: str) -> None:
+        """Queue a piece. Raises Fenced if an earlier one was refused."""
+        if self._sender is not None and self._sender.done():
+            self._sender.result()
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+
+    async def drain(self) -> None:
+        """Wait until everything is stored. Raises Fenced if it was refused."""
+        if self._sender is not None:
+            await self._sender
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        if self._sender is not None and not self._sender.cancel() and not self._sender.cancelled():
+            self._sender.exception()  # heard already, or of no consequence any more
+
+    async def _send(self) -> None:
+        while self._pieces:
+            since = time.monotonic() - self._last
+            if since < COALESCE and self._size < COALESCE_BYTES:
+                await asyncio.sleep(COALESCE - since)
+            text, self._pieces, self._size = "".join(self._pieces), [], 0
+            await self._attempt.say(text)
+            self._last = time.monotonic()

@@ -1,0 +1,70 @@
+"""Creates the streams of nats/streams.json, or checks that they are as it says.
+
+A stream that differs is refused, never changed: what it holds was promised to somebody.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from runtime.bus import UNKNOWN_STREAM, Bus
+from runtime.errors import Denied, StreamMismatch
+from schemas import subjects
+
+log = structlog.get_logger()
+
+DESCRIPTION = Path(__file__).parent.parent / "nats" / "streams.json"
+
+
+def described(replicas: int) -> list[dict[str, Any]]:
+    """The streams that must exist, as the server's API wants them."""
+    found: dict[str, Any] = msgspec.json.decode(DESCRIPTION.read_bytes())
+    return [{**stream, "num_replicas": replicas} for stream in found["streams"]]
+
+
+async def ensure_streams(bus: Bus, *, replicas: int = 1) -> None:
+    """Create what is missing and check what is there.
+
+    Raises StreamMismatch with every difference, Denied if the server refuses.
+    """
+    for wanted in described(replicas):
+        info = await _find_or_create(bus, wanted)
+        _compare(wanted, info["config"])
+        if wanted["name"] == subjects.BUS:
+            bus.created = info["created"]
+            bus.replicas = replicas
+
+
+async def _find_or_create(bus: Bus, wanted: dict[str, Any]) -> dict[str, Any]:
+    name = wanted["name"]
+    try:
+        return await bus.api(f"STREAM.INFO.{name}")
+    except Denied as denied:
+        if denied.code != UNKNOWN_STREAM:
+            raise
+    log.info("stream_created", stream=name)
+    # The same create by two processes at once is harmless: it is idempotent.
+    return await bus.api(f"STREAM.CREATE.{name}", wanted)
+
+
+def _compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    differences = [
+        f"{key} is {found.get(key)!r}, expected {value!r}"
+        for key, value in wanted.items()
+        if not _same(value, found.get(key))
+    ]
+    if differences:
+        raise StreamMismatch(
+            f"stream {wanted['name']} is not as nats/streams.json describes it: "
+            + "; ".join(differences)
+            + ". Change it with `nats stream edit`, or start with an empty store"
+        )
+
+
+def _same(wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, list):
+        return sorted(wanted) == sorted(found or [])
+    # The server leaves out what is false or zero.
+    return bool(wanted == found) or (not wanted and not found)

@@ -1,0 +1,63 @@
+"""What all parts of one host share: the bus, the committer, the clock, what is deployed."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from runtime.actor import Actor, Worker, read_options
+from runtime.bus import Bus
+from runtime.clock import Clock
+from runtime.committer import Committer
+from runtime.errors import ConfigError
+from schemas.deployment import Deployment, Kind
+
+
+class System:
+    """One host's shared parts. `fail` is how a part says that it cannot go on."""
+
+    def __init__(self, bus: Bus, *, name: str, clock: Clock | None = None) -> None:
+        self.bus = bus
+        self.name = name
+        self.clock = clock or Clock()
+        self.committer = Committer(bus)
+        self.deployments: dict[str, Deployment] = {}
+        self.fail: Callable[[BaseException, str], None] = _raise
+
+
+def _raise(error: BaseException, actor: str) -> None:
+    raise error
+
+
+class ActorType:
+    """A keyed type as it is deployed: its class, its options, how its state is decoded."""
+
+    def __init__(self, deployment: Deployment, cls: type[Actor]) -> None:
+        self.deployment = deployment
+        self.name = deployment.name
+        self.cls = cls
+        self.options = read_options(cls, deployment.name, deployment.options)
+        self.new_state: Callable[[], Any] = cls.state_type
+        self.decode_state = msgspec.json.Decoder(cls.state_type).decode
+
+
+def load_class(name: str, path: str) -> type[Actor] | type[Worker]:
+    """Import `package.module:Class`; raises ConfigError with what is wrong with it."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f'actor "{name}": cannot load type "{path}" (expected "package.module:Class"): {error}'
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Actor | Worker)):
+        raise ConfigError(f'actor "{name}": {path} is neither an Actor nor a Worker')
+    return found
+
+
+def kind_of(cls: type[Actor] | type[Worker]) -> Kind:
+    """Which kind of deployment a class makes."""
+    if issubclass(cls, Actor):
+        return "keyed"
+    return "remote" if cls.remote else "worker"

@@ -1,0 +1,255 @@
+"""What a handler of a keyed actor may do besides return. Next: runtime/instance.py.
+
+Nothing here leaves at once: effects are collected, and stored with the new state or not at all.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from runtime.bus import GROUP_MESSAGES, Outgoing, expect, expiry
+from runtime.connection import Packet
+from runtime.errors import TurnError
+from schemas import subjects
+from schemas.base import Address, Job, Message, Topic
+from schemas.deployment import Deployment
+from schemas.envelope import Envelope, encode, seal
+from schemas.record import DeadLetter, RunRecord
+
+EVENT_TTL = timedelta(days=30)
+DEAD_TTL = timedelta(days=30)
+DAY = timedelta(days=1)
+MOST_EFFECTS = GROUP_MESSAGES - 10
+MOST_BYTES = 512 * 1024
+
+ROLLUP = {"Nats-Rollup": "sub"}
+
+Deployments = Mapping[str, Deployment]
+
+
+def run_ttl(deployment: Deployment) -> timedelta:
+    """How long a run's record is kept: its job's TTL, its deadline, and a day."""
+    return deployment.mail_ttl + deployment.deadline + DAY
+
+
+class Effects:
+    """All that one or several messages of a key have sent, in order, not yet stored.
+
+    A reminder is stored once per name, since a commit may write a subject only once.
+    """
+
+    def __init__(self, timers: Mapping[str, int]) -> None:
+        self.sent: list[Outgoing] = []
+        self.timers = dict(timers)
+        self.scheduled: dict[str, Outgoing] = {}
+        self.cancelled: set[str] = set()
+
+    def mark(self) -> tuple[Any, ...]:
+        """Remember this point, to come back to it when a message is refused."""
+        return list(self.sent), dict(self.timers), dict(self.scheduled), set(self.cancelled)
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Forget what was sent since."""
+        self.sent, self.timers, self.scheduled, self.cancelled = mark
+
+    def withdraw(self, subject: str) -> None:
+        """Take back what was sent about a run in this commit: a subject is written once.
+
+        A run that was started here goes together with its job, as if never started.
+        """
+        for index, message in enumerate(self.sent):
+            if message.subject == subject:
+                started = message.headers.get("Nats-Expected-Last-Subject-Sequence") == "0"
+                del self.sent[index : index + (2 if started else 1)]
+                return
+
+    def outgoing(self) -> list[Outgoing]:
+        """Everything to store, with the cancelled timers riding on what has room for them.
+
+        The server cancels one schedule per message. What finds no room stays, fires, and is
+        dropped for its generation.
+        """
+        messages = [*self.sent, *self.scheduled.values()]
+        for subject, index in zip(sorted(self.cancelled), range(len(messages)), strict=False):
+            message = messages[index]
+            if "Nats-Schedule" not in message.headers:
+                messages[index] = Outgoing(
+                    message.subject, message.data, {**message.headers, **cancel(subject)}
+                )
+        return messages
+
+    def __len__(self) -> int:
+        return len(self.sent) + len(self.scheduled)
+
+
+def cancel(timer: str) -> dict[str, str]:
+    """The headers that make the broker drop a schedule together with the message's commit."""
+    return {"Nats-Schedule-Next": "purge", "Nats-Scheduler": timer}
+
+
+class Turn:
+    """One message being applied: its facts, and what its handler may send.
+
+    `now` is when the turn began; together with `new_id` it is the only source of time and
+    chance, so that a turn can be played again.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        deployments: Deployments,
+        envelope: Envelope[Any],
+        effects: Effects,
+        *,
+        sequence: int,
+        now: datetime,
+    ) -> None:
+        self.envelope = envelope
+        self.key = envelope.subject
+        self.address = Address(deployment.name, self.key)
+        self.now = now
+        self.sequence = sequence
+        self.log = structlog.get_logger().bind(actor=str(self.address), message=envelope.id)
+        self._deployment = deployment
+        self._deployments = deployments
+        self._effects = effects
+        self._ids = 0
+        self._said = 0
+
+    def tell(self, to: Address, message: Message) -> None:
+        """Send a message to a keyed actor. Raises TurnError if no such type is deployed."""
+        target = self._find(to.actor, "keyed")
+        self._send(subjects.mail(to), self._seal(message, to.key), expiry(target.mail_ttl))
+
+    def emit(self, topic: Topic, event: Message, *, ttl: timedelta = EVENT_TTL) -> None:
+        """Tell everyone who follows a topic, now or later."""
+        sealed = self._seal(event, topic.id)
+        self._send(subjects.event(topic), sealed, expiry(ttl))
+
+    def start(
+        self,
+        worker: Address,
+        job: Job[Any],
+        *,
+        priority: int = 1,
+        topic: Topic | None = None,
+        expires: datetime | None = None,
+    ) -> str:
+        """Start a job; returns its run. The result comes back as a message.
+
+        `priority` is 0 (first), 1 or 2. `topic` is where its deltas are heard. Past `expires`
+        it is not done any more, and `RunFailed` comes back.
+        Raises TurnError if no such worker is deployed.
+        """
+        target = self._find(worker.actor, "worker", "remote")
+        if not 0 <= priority < subjects.PRIORITIES:
+            raise TurnError(f"priority {priority!r}: expected 0, 1 or 2")
+        run = self.new_id()
+        record = RunRecord(job=f"{worker}")
+        headers = {**ROLLUP, **expect(0), **expiry(run_ttl(target))}
+        self._send(subjects.run(run), encode(record), headers)
+        sealed = self._seal(
+            job, worker.key, runid=run, topic=str(topic) if topic else "", expires=expires
+        )
+        subject = subjects.work(worker.actor, priority, worker.key)
+        self._send(subject, sealed, expiry(target.mail_ttl))
+        return run
+
+    def stop(self, run: str, reason: str) -> None:
+        """Stop a run: from this turn's commit on the broker refuses whoever holds it."""
+        record = RunRecord(job="", state="stopped", reason=reason)
+        keep = self._deployment.mail_ttl + DAY
+        self._effects.withdraw(subjects.run(run))
+        self._send(subjects.run(run), encode(record), {**ROLLUP, **expiry(keep)})
+
+    def remind(self, name: str, message: Message, *, after: timedelta) -> None:
+        """Send this instance a message later; replaces the reminder of the same name."""
+        subject = subjects.timer(self.address, name)
+        # The sequence of the input never repeats, so no earlier reminder can pass for this one.
+        generation = self.sequence
+        at = self.now + max(after, timedelta())
+        sealed = self._seal(message, self.key, reminder=name, generation=generation, due=at)
+        headers = {
+            "Nats-Schedule": f"@at {at.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}",
+            "Nats-Schedule-Target": subjects.mail(self.address),
+            "Nats-Schedule-TTL": expiry(self._deployment.mail_ttl)["Nats-TTL"],
+        }
+        self._effects.scheduled[name] = Outgoing(subject, sealed, headers)
+        self._effects.timers[name] = generation
+        self._effects.cancelled.discard(subject)
+        self._check_size()
+
+    def forget(self, name: str) -> None:
+        """Cancel a reminder. Harmless if there is none; one on its way is dropped."""
+        if self._effects.timers.pop(name, None) is not None:
+            self._effects.scheduled.pop(name, None)
+            self._effects.cancelled.add(subjects.timer(self.address, name))
+
+    def new_id(self) -> str:
+        """A new id of 128 bits: the same again if this turn is played again."""
+        self._ids += 1
+        seed = f"{self.envelope.id}/{self.sequence}/{self.address}/{self._ids}"
+        return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def _find(self, name: str, *kinds: str) -> Deployment:
+        found = self._deployments.get(name)
+        if found is None:
+            raise TurnError(f"no actor {name!r} is deployed; deploy it, or correct the name")
+        if found.kind not in kinds:
+            raise TurnError(f"actor {name!r} is {found.kind}, expected {' or '.join(kinds)}")
+        return found
+
+    def _send(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        if len(data) > MOST_BYTES:
+            raise TurnError(f"{subject}: a message of {len(data)} bytes, at most {MOST_BYTES}")
+        self._effects.sent.append(Outgoing(subject, data, headers))
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if len(self._effects) > MOST_EFFECTS:
+            raise TurnError(
+                f"a turn may send at most {MOST_EFFECTS} messages;"
+                " send a part, and tell yourself to go on"
+            )
+
+    def _seal(self, message: Message, subject: str, **facts: Any) -> bytes:
+        came = self.envelope
+        self._said += 1
+        return encode(
+            seal(
+                message,
+                id=f"{self.sequence}.{self._said}",
+                source=str(self.address),
+                subject=subject,
+                time=self.now,
+                correlationid=came.correlationid or came.id,
+                causationid=came.id,
+                traceparent=came.traceparent,
+                principal=came.principal,
+                **facts,
+            )
+        )
+
+
+def dead_letter(
+    actor: str, key: str, packet: Packet, sequence: int, reason: str, attempts: int
+) -> Outgoing:
+    """The message that keeps what nobody could handle; `key` is the subject's token."""
+    try:
+        text, raw = packet.data.decode(), ""
+    except UnicodeDecodeError:
+        text, raw = "", base64.b64encode(packet.data).decode()
+    letter = DeadLetter(
+        subject=packet.subject,
+        sequence=sequence,
+        reason=reason,
+        attempts=attempts,
+        body=text,
+        body_base64=raw,
+    )
+    sealed = seal(letter, id=f"{sequence}.dead", source=f"{actor}/{key}", subject=key)
+    return Outgoing(subjects.dead(actor, key), encode(sealed), expiry(DEAD_TTL))

@@ -1,0 +1,330 @@
+"""Does the jobs of one worker type on this host: a free slot first, then a pull.
+
+How an attempt holds its run and speaks is in runtime/run.py.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator
+from inspect import isasyncgenfunction
+from typing import Any
+
+import msgspec
+import structlog
+
+from runtime.actor import Worker, read_options
+from runtime.crash import crash_at
+from runtime.errors import BusFault, Reject, Retry, Unavailable
+from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
+from runtime.run import Attempt, Fenced, Voice, Work
+from runtime.system import System
+from runtime.turn import MOST_BYTES, dead_letter
+from schemas import subjects
+from schemas.base import Message
+from schemas.deployment import Deployment
+from schemas.envelope import Envelope, encode
+from schemas.record import Delta, RunFailed
+
+log = structlog.get_logger()
+
+HEARTBEAT = ACK_WAIT / 3
+LONG_PULL = 5.0
+LOW_FIRST_EVERY = 8
+FIRST_RETRY = 0.5
+LAST_RETRY = 60.0
+
+
+async def create_work_consumers(system: System, name: str) -> None:
+    """Create a worker type's durables, one per priority."""
+    for priority in range(subjects.PRIORITIES):
+        await ensure_consumer(
+            system.bus,
+            subjects.work_consumer(name, priority),
+            filter_subject=subjects.all_work(name, priority),
+        )
+
+
+class Pool:
+    """The slots of one worker type on this host, and the loop that fills them."""
+
+    def __init__(self, deployment: Deployment, cls: type[Worker], system: System) -> None:
+        self.deployment = deployment
+        self.system = system
+        self.cls = cls
+        self.worker = cls(read_options(cls, deployment.name, deployment.options))
+        self.running: dict[asyncio.Task[None], Delivery] = {}
+        self._attempts: dict[asyncio.Task[None], Attempt] = {}
+        self._freed = asyncio.Event()
+        self._pulls: list[SharedPull] = []
+        self._waits: list[SharedPull] = []
+        self._rounds = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    @property
+    def free(self) -> int:
+        """Slots with nothing to do."""
+        return self.deployment.concurrency - len(self.running)
+
+    async def start(self) -> None:
+        """Create the consumers if need be, and take jobs."""
+        await self.worker.on_start()
+        await create_work_consumers(self.system, self.deployment.name)
+        self._pulls, self._waits = self._make_pulls(), self._make_pulls()
+        loops = (self._fill(), self._keep())
+        self._tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
+
+    def _make_pulls(self) -> list[SharedPull]:
+        return [
+            SharedPull(self.system.bus, subjects.work_consumer(self.deployment.name, p), self._take)
+            for p in range(subjects.PRIORITIES)
+        ]
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """Take nothing more; give running jobs `grace` seconds, then give them back."""
+        self._draining = True
+        for task in self._tasks:
+            task.cancel()
+        for pull in (*self._pulls, *self._waits):
+            pull.stop()
+        if self.running and grace:
+            await asyncio.wait(list(self.running), timeout=grace)
+        for task in list(self.running):
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+        await self.worker.on_stop()
+
+    def lose(self) -> None:
+        """The connection was lost: nothing that was asked for will come."""
+        for pull in (*self._pulls, *self._waits):
+            pull.lose()
+
+    async def _guard(self, loop: Any) -> None:
+        try:
+            await loop
+        except Exception as error:
+            self.system.fail(error, self.deployment.name)
+
+    # -- taking ----------------------------------------------------------------------------
+
+    async def _fill(self) -> None:
+        while True:
+            await self.system.bus.link.connected.wait()
+            if self.free <= 0:
+                self._freed.clear()
+                await self._freed.wait()
+                continue
+            if any(pull.gone for pull in (*self._pulls, *self._waits)):
+                await self._recreate()
+            elif not await self._take_what_waits():
+                await self._wait_for_one()
+
+    async def _take_what_waits(self) -> int:
+        """Fill free slots from high to low; now and then from low, so that nothing starves."""
+        self._rounds += 1
+        order = self._pulls if self._rounds % LOW_FIRST_EVERY else self._pulls[::-1]
+        got = 0
+        for pull in order:
+            if self.free <= 0:
+                break
+            got += await pull.request(self.free)
+        return got
+
+    async def _wait_for_one(self) -> None:
+        """Wait until something comes at any level.
+
+        The other levels' pulls stay outstanding; what they bring while no slot is free is
+        given back at once.
+        """
+        waits = [pull.request(1, wait=LONG_PULL) for pull in self._waits]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _recreate(self) -> None:
+        try:
+            await create_work_consumers(self.system, self.deployment.name)
+            for pull in (*self._pulls, *self._waits):
+                pull.gone = False
+        except BusFault as fault:
+            log.warning("consumer_not_created", actor=self.deployment.name, error=str(fault))
+            await asyncio.sleep(0.5)
+
+    def _take(self, delivery: Delivery) -> None:
+        if self.free <= 0 or self._draining:
+            delivery.nak(0)
+            return
+        task = asyncio.create_task(self._do(delivery))
+        self.running[task] = delivery
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self.running[task]
+        self._attempts.pop(task, None)
+        self._freed.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("job_lost_its_way", actor=self.deployment.name, exc_info=error)
+
+    async def _keep(self) -> None:
+        """Say for every running job that it is still being done; end those that were stopped."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            for delivery in self.running.values():
+                delivery.in_progress()
+            for task, attempt in list(self._attempts.items()):
+                with contextlib.suppress(BusFault):
+                    if not await attempt.holds() and not task.done():
+                        attempt.lost = True
+                        task.cancel()
+
+    # -- doing -----------------------------------------------------------------------------
+
+    async def _do(self, delivery: Delivery) -> None:
+        try:
+            envelope = self.cls.decode_job(delivery.packet.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            await self._bury_unread(delivery, f"unreadable: {error}")
+            return
+        attempt = Attempt(self.system, self.deployment, envelope, delivery)
+        try:
+            outcome = await self._hold(attempt)
+        except Fenced as fenced:
+            outcome = f"dropped: {fenced}"
+            delivery.ack()
+        except Unavailable as fault:
+            log.debug("attempt_not_opened", run=attempt.run, error=str(fault))
+            delivery.nak(0.1)
+            return
+        crash_at("job.done")
+        log.info(
+            "job_settled",
+            actor=str(attempt.address),
+            type=envelope.type,
+            run=attempt.run,
+            attempt=attempt.number,
+            outcome=outcome,
+        )
+
+    async def _hold(self, attempt: Attempt) -> str:
+        """Do the job, unless it is stopped meanwhile or this host is stopping."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await attempt.open()
+            self._attempts[task] = attempt
+            return await self._try(attempt)
+        except asyncio.CancelledError:
+            if attempt.lost:
+                raise Fenced("the run was stopped") from None
+            attempt.delivery.nak(0)
+            raise
+
+    async def _try(self, attempt: Attempt) -> str:
+        job = attempt.envelope
+        if attempt.number > self.deployment.attempts:
+            return await self._give_up(attempt, "tried too often without an end")
+        if job.expires is not None and self.system.clock.now() >= job.expires:
+            return await self._give_up(attempt, "its deadline passed before it was done")
+        method = getattr(self.worker, self.cls.handlers[type(job.data)])
+        if attempt.delivery.tries > 1 or isasyncgenfunction(method):
+            await attempt.claim()
+            crash_at("job.claimed")
+        try:
+            async with asyncio.timeout(self.deployment.deadline.total_seconds()):
+                result = await self._call(method, attempt)
+        except Reject as reject:
+            return await self._give_up(attempt, str(reject))
+        except Fenced:
+            raise
+        except Exception as error:
+            return await self._fail(attempt, error)
+        await attempt.finish(result)
+        attempt.delivery.ack()
+        return "done"
+
+    async def _call(self, method: Any, attempt: Attempt) -> Message:
+        work = Work(attempt)
+        if isasyncgenfunction(method):
+            result = await self._listen(method(attempt.envelope.data, work), attempt)
+            return _check_result(result, method)
+        result = await method(attempt.envelope.data, work)
+        return _check_result(result, method)
+
+    async def _listen(self, pieces: AsyncGenerator[Any, None], attempt: Attempt) -> Any:
+        """Say every delta; return what is yielded last."""
+        voice = Voice(attempt)
+        result: Any = None
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Delta):
+                    voice.add(piece.text)
+                else:
+                    result = piece
+            await voice.drain()
+        finally:
+            voice.stop()
+            await pieces.aclose()
+        return result
+
+    async def _fail(self, attempt: Attempt, error: Exception) -> str:
+        """One attempt went wrong: remember it, and try again later, or give up."""
+        reason = str(error) or type(error).__name__
+        if isinstance(error, TimeoutError) and not str(error):
+            reason = f"no result within {self.deployment.deadline}"
+        if attempt.number >= self.deployment.attempts:
+            return await self._give_up(attempt, reason)
+        await attempt.release(reason)
+        delay = _delay(error, attempt.number)
+        log.warning(
+            "attempt_failed",
+            actor=str(attempt.address),
+            run=attempt.run,
+            attempt=attempt.number,
+            retry_in=round(delay, 2),
+            error=reason,
+            exc_info=None if isinstance(error, Retry) else error,
+        )
+        attempt.delivery.nak(delay)
+        return "failed"
+
+    async def _give_up(self, attempt: Attempt, reason: str) -> str:
+        """The result is a failure, and the job a dead letter; both in one commit."""
+        packet, key = attempt.delivery.packet, subjects.key_token(attempt.delivery.packet.subject)
+        tries = min(attempt.number, self.deployment.attempts)
+        letter = dead_letter(self.deployment.name, key, packet, attempt.delivery.seq, reason, tries)
+        failed = RunFailed(run=attempt.run, reason=reason, attempts=tries)
+        await attempt.finish(failed, letter)
+        attempt.delivery.ack()
+        return "given_up"
+
+    async def _bury_unread(self, delivery: Delivery, reason: str) -> None:
+        """A job nobody can read has no run to speak for it: it only becomes a dead letter."""
+        key = subjects.key_token(delivery.packet.subject)
+        letter = dead_letter(
+            self.deployment.name, key, delivery.packet, delivery.seq, reason, delivery.tries
+        )
+        try:
+            run = msgspec.json.decode(delivery.packet.data, type=Envelope[msgspec.Raw]).runid
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            run = ""
+        try:
+            await self.system.committer.submit([letter], letter.subject)
+        except BusFault:
+            delivery.nak(1)
+            return
+        delivery.ack()
+        log.error("job_unreadable", actor=self.deployment.name, run=run, reason=reason)
+
+
+def _delay(error: Exception, attempt: int) -> float:
+    """Seconds until the next attempt: doubling, with chance in it, or what was asked for."""
+    if isinstance(error, Retry):
+        return error.after.total_seconds()
+    return float(min(LAST_RETRY, FIRST_RETRY * 2 ** (attempt - 1)) * random.uniform(0.8, 1.2))
+
+
+def _check_result(result: Any, method: Any) -> Message:
+    if not isinstance(result, Message):
+        raise TypeError(f"{method.__qualname__} ended with {result!r}, expected a message")
+    if (size := len(encode(result))) > MOST_BYTES:
+        raise ValueError(f"a result of {size} bytes, at most {MOST_BYTES}")
+    return result

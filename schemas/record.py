@@ -1,0 +1,114 @@
+"""What the bus remembers: the record of an instance, of a run, and a dead letter."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from schemas.base import Message
+
+
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a request was not done. `status` is the HTTP status it means at an edge."""
+
+    code: str
+    detail: str = ""
+    status: int = 409
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an asker gets: `data` (an encoded message) or a `refusal`, or neither."""
+
+    id: str
+    data: msgspec.Raw | None = None
+    refusal: Refusal | None = None
+
+
+class Replied(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of the ring of answers: enough to answer a repeat as the first was."""
+
+    answer: Answer
+    at: datetime
+    bodyhash: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """All that is kept of one instance of a keyed actor.
+
+    `done` is the stream sequence of the last message applied, in the stream that was
+    created at `stream`. `timers` holds the current generation of each reminder.
+    """
+
+    stream: str
+    done: int
+    key: str
+    data: msgspec.Raw | None = None
+    written: datetime | None = None
+    replies: list[Replied] = []
+    timers: dict[str, int] = {}
+
+
+RunState = Literal["open", "claimed", "finished", "stopped"]
+
+
+class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Where a job's execution stands. Its sequence is the lease of whoever wrote it."""
+
+    job: str
+    state: RunState = "open"
+    attempt: int = 0
+    epoch: int = 0
+    host: str = ""
+    reason: str = ""
+
+
+class DeadLetter(Message, tag="dead.letter"):
+    """A message nobody could handle: where it came from, why, and the message itself.
+
+    `body` is the envelope as text where it is UTF-8; `body_base64` otherwise.
+    """
+
+    subject: str
+    sequence: int
+    reason: str
+    attempts: int = 0
+    body: str = ""
+    body_base64: str = ""
+
+
+class RunFailed(Message, tag="run.failed"):
+    """The result of a job that could not be done."""
+
+    run: str
+    reason: str
+    attempts: int
+
+
+class RunStarted(Message, tag="run.started"):
+    """An attempt holds the run and may speak."""
+
+    run: str
+    attempt: int
+
+
+class RunSuperseded(Message, tag="run.superseded"):
+    """A newer attempt holds the run; what the older ones said is to be discarded."""
+
+    run: str
+    attempt: int
+
+
+class Delta(Message, tag="run.delta"):
+    """A piece of what an attempt is saying; pieces are numbered from 1 per attempt."""
+
+    text: str
+    run: str = ""
+    attempt: int = 0
+    n: int = 0
+
+
+class Alarm(Message, tag="system.alarm"):
+    """Something an operator should see."""
+
+    what: str
+    detail: str

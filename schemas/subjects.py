@@ -1,0 +1,94 @@
+"""The only place that spells a subject or names a stream.
+
+mail.<actor>.<key>             to one instance; stored as mail.<shard>.<actor>.<key>
+work.<actor>.<priority>.<key>  a job for any instance of a worker type
+state.<actor>.<key>            an instance's record
+event.<kind>.<id>              facts of one topic; republished as live.event.<kind>.<id>
+run.<id>                       one job's execution
+timer.<actor>.<key>.<name>     a message to its own address, later
+dead.<actor>.<key>             what nobody could handle
+"""
+
+import re
+
+from schemas.base import Address, Topic, token
+
+BUS = "BUS"
+SHARDS = 16
+PRIORITIES = 3
+
+ACTOR_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+"""What an actor may be called: its name is a subject token and part of a consumer's name."""
+
+
+def mail(address: Address) -> str:
+    """The subject that reaches one instance."""
+    return f"mail.{address.actor}.{token(address.key)}"
+
+
+def shard_mail(actor: str, shard: int) -> str:
+    """The filter for one shard of a keyed type, after the stream's subject transform."""
+    return f"mail.{shard}.{actor}.*"
+
+
+def work(actor: str, priority: int, key: str) -> str:
+    """The subject of a job; priority 0 is the most urgent."""
+    return f"work.{actor}.{priority}.{token(key)}"
+
+
+def all_work(actor: str, priority: int) -> str:
+    """The filter for one priority of a worker type."""
+    return f"work.{actor}.{priority}.*"
+
+
+def state(actor: str, key: str) -> str:
+    """The subject that holds an instance's record; `key` is already a token."""
+    return f"state.{actor}.{key}"
+
+
+def event(topic: Topic) -> str:
+    """The subject of a topic's facts."""
+    return f"event.{token(topic.kind)}.{token(topic.id)}"
+
+
+def live(topic: Topic) -> str:
+    """Where the broker repeats a topic's facts once they are stored."""
+    return f"live.{event(topic)}"
+
+
+def run(run_id: str) -> str:
+    """The subject that holds the record of a run."""
+    return f"run.{token(run_id)}"
+
+
+def timer(address: Address, name: str) -> str:
+    """The subject that holds a reminder of an instance."""
+    return f"timer.{address.actor}.{token(address.key)}.{token(name)}"
+
+
+def dead(actor: str, key: str) -> str:
+    """The subject of an address's dead letters; `key` is already a token."""
+    return f"dead.{actor}.{key}"
+
+
+def key_token(subject: str) -> str:
+    """The key's token in a mail, work or state subject."""
+    return subject.rsplit(".", 1)[-1]
+
+
+def shard_consumer(actor: str, shard: int) -> str:
+    """The durable of one shard of a keyed type."""
+    return f"mail_{actor}_{shard}"
+
+
+def work_consumer(actor: str, priority: int) -> str:
+    """The durable of one priority of a worker type."""
+    return f"work_{actor}_{priority}"
+
+
+def shard_of(actor: str, key: str) -> int:
+    """The shard of a key, as the server computes it: FNV-1a (32 bit) of the tokens."""
+    digest = 0x811C9DC5
+    for byte in f"{actor}{token(key)}".encode():
+        digest = ((digest ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return digest % SHARDS
