@@ -16,7 +16,7 @@ from runtime.connection import Packet
 from runtime.errors import TurnError
 from schemas import subjects
 from schemas.base import Address, Job, Message, Topic
-from schemas.deployment import Deployment
+from schemas.deployment import Deployment, Kind
 from schemas.envelope import Envelope, encode, seal
 from schemas.record import DeadLetter, RunRecord
 
@@ -119,6 +119,11 @@ class Turn:
         self._effects = effects
         self._ids = 0
         self._said = 0
+
+    def deployed(self, name: str, *kinds: Kind) -> bool:
+        """Whether an actor of that name is deployed, as one of `kinds` if any are given."""
+        found = self._deployments.get(name)
+        return found is not None and (not kinds or found.kind in kinds)
 
     def tell(self, to: Address, message: Message) -> None:
         """Send a message to a keyed actor. Raises TurnError if no such type is deployed."""

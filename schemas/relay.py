@@ -116,7 +116,11 @@ class Clear(Request[Cleared], tag="relay.clear"):
 
 
 class Leased(Message, tag="relay.leased"):
-    """The task is yours until `until`, unless you extend it under `lease`."""
+    """The task is yours until `until`, unless you extend it under `lease`.
+
+    `order` has no payload and no text here: the job that was taken has them, and answers
+    are kept, so they stay small.
+    """
 
     task_id: str
     order: Order
@@ -155,6 +159,12 @@ class LeaseEnded(Message, tag="relay.lease_ended"):
 
     task_id: str
     lease: str
+
+
+class TaskOverdue(Message, tag="relay.task_overdue"):
+    """A reminder: the task has had all the time there is for it."""
+
+    task_id: str
 
 
 # -- jobs -------------------------------------------------------------------------------------
@@ -229,3 +239,4 @@ class Logged(Message, tag="relay.logged"):
     status: str = ""
     result: Any = None
     by: str = ""
+    reason: str = ""
