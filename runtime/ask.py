@@ -5,6 +5,8 @@ For the edge and for tests: a handler never asks.
 
 import asyncio
 import contextlib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -24,6 +26,8 @@ Reply = TypeVar("Reply", bound=Message)
 
 MAIL_TTL = timedelta(hours=24)
 LOOK_AFTER = 0.5
+MOST_WAITING = 1000
+"""Requests of one process that may wait for one address at the same time."""
 
 REUSED = Refusal(
     code="idempotency_key_reuse",
@@ -61,8 +65,32 @@ async def ask(
     Raises Refused with the actor's reason, AskTimeout if it is stored but not answered yet
     (ask again under the same id), Unavailable if it could not be stored.
     """
-    origin = origin or Origin()
-    question = _Question(bus, to, request, origin)
+    question = _Question(bus, to, request, origin or Origin())
+    with _counted(to):
+        return await _answer(question, to, request, timeout)
+
+
+_waiting: Counter[Address] = Counter()
+
+
+@contextlib.contextmanager
+def _counted(to: Address) -> Iterator[None]:
+    """Refuse what would only wait behind very many others for the same address."""
+    if _waiting[to] >= MOST_WAITING:
+        detail = f"{MOST_WAITING} requests wait for {to} already; try again in a moment"
+        raise Refused(Refusal("too_many_waiting", detail, 429))
+    _waiting[to] += 1
+    try:
+        yield
+    finally:
+        _waiting[to] -= 1
+        if not _waiting[to]:
+            del _waiting[to]
+
+
+async def _answer(
+    question: "_Question", to: Address, request: Request[Reply], timeout: float
+) -> Reply:
     try:
         async with asyncio.timeout(timeout):
             answer = await question.ask()
@@ -73,7 +101,7 @@ async def ask(
     if answer.refusal is not None:
         raise Refused(answer.refusal)
     wanted = reply_type(type(request))
-    if answer.data is None or wanted is None:
+    if not answer.data or wanted is None:
         raise Refused(Refusal("no_answer", f"{to} answered without an answer", 500))
     return msgspec.json.decode(answer.data, type=wanted)  # type: ignore[return-value]  # is Reply
 

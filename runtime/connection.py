@@ -234,6 +234,11 @@ class Connection:
         """Say that the connection cannot be trusted: it is rebuilt at once."""
         self._doubted.set()
 
+    @property
+    def server_version(self) -> str:
+        """The version of the server we are connected to, or nothing."""
+        return str(self._client._server_info.get("version", "")) if self._client else ""
+
     def _shown_urls(self) -> str:
         return ", ".join(url.rpartition("@")[2] for url in self._urls)
 

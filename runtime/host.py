@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,7 +54,15 @@ class Node(msgspec.Struct, kw_only=True):
 class Host:
     """One process that runs actors. It lives until `stop` or until a part of it cannot go on."""
 
-    def __init__(self, bus: Bus, *, name: str = "", clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        name: str = "",
+        clock: Clock | None = None,
+        classes: Mapping[str, type[Actor] | type[Worker]] | None = None,
+    ) -> None:
+        """`classes` are types by name that need no importing."""
         self.name = name or f"host-{secrets.token_hex(4)}"
         self.bus = bus
         self.system = System(bus, name=self.name, clock=clock)
@@ -64,6 +72,7 @@ class Host:
         self.paused: dict[str, str] = {}
         """Types that stand still, and why."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._classes = dict(classes or {})
         self._started = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
@@ -75,7 +84,7 @@ class Host:
         """
         self.system.deployments = await read_deployments(self.bus)
         chosen = _choose(self.system.deployments, set(run))
-        loaded = [(one, load_class(one.name, one.type)) for one in chosen]
+        loaded = [(one, self._load(one)) for one in chosen]
         self._tasks = [
             asyncio.create_task(self._guard(self.system.committer.run()), name="committer"),
             asyncio.create_task(self._guard(self._beat()), name="heartbeat"),
@@ -86,6 +95,10 @@ class Host:
         for deployment, cls in loaded:
             await self._run(deployment, cls)
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
+
+    def _load(self, deployment: Deployment) -> type[Actor] | type[Worker]:
+        known = self._classes.get(deployment.name)
+        return known or load_class(deployment.name, deployment.type)
 
     async def _run(self, deployment: Deployment, cls: type[Actor] | type[Worker]) -> None:
         if issubclass(cls, Actor):

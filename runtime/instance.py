@@ -35,7 +35,7 @@ from runtime.turn import Effects, Turn, dead_letter
 from schemas import subjects
 from schemas.base import Address, Message, token
 from schemas.envelope import Envelope, encode
-from schemas.record import Answer, Record, Refusal, Replied
+from schemas.record import NOTHING, Answer, Record, Refusal, Replied
 
 log = structlog.get_logger()
 
@@ -111,13 +111,18 @@ class Instance:
             self.system.fail(error, self.kind.name)
 
     async def _drain(self) -> None:
+        conflicts = 0
         while self.waiting:
             crash_at("turn.fetched")
             try:
                 await self._turn()
+                conflicts = 0
             except Conflict:
                 log.info("record_conflict", actor=str(self.address))
                 self._record = None
+                # Once is a new owner or a late commit; again and again is worth no hurry.
+                await asyncio.sleep(min(0.01 * 2**conflicts - 0.01, 1))
+                conflicts += 1
             except (Denied, NoRoom) as fault:
                 log.error("commit_refused", actor=str(self.address), error=str(fault))
                 self._record = None
@@ -156,14 +161,14 @@ class Instance:
         if self._record.key != self._token:
             self.address = Address(self.address.actor, self._record.key)
         if expired(self._record, self.system.clock.now(), self.kind.deployment.lifetime):
-            self._record.data = None
+            self._record.data = NOTHING
         return self._record
 
     # -- applying --------------------------------------------------------------------------
 
     def _apply(
         self, record: Record, effects: Effects
-    ) -> tuple[list[_Applied], msgspec.Raw | None, _Failed | None]:
+    ) -> tuple[list[_Applied], msgspec.Raw, _Failed | None]:
         """Run handlers on what waits; stop at the first that fails. Nothing is stored yet."""
         data = record.data
         applied: list[_Applied] = []
@@ -187,8 +192,8 @@ class Instance:
         return applied, data, None
 
     def _handle(
-        self, delivery: Delivery, data: msgspec.Raw | None, effects: Effects, record: Record
-    ) -> tuple[_Applied, msgspec.Raw | None]:
+        self, delivery: Delivery, data: msgspec.Raw, effects: Effects, record: Record
+    ) -> tuple[_Applied, msgspec.Raw]:
         """Apply one message to the encoded state; returns the state after it."""
         try:
             envelope = self.kind.cls.decode_mail(delivery.packet.data)
@@ -210,10 +215,10 @@ class Instance:
     def _call(
         self,
         envelope: Envelope[Any],
-        data: msgspec.Raw | None,
+        data: msgspec.Raw,
         effects: Effects,
         one: _Applied,
-    ) -> msgspec.Raw | None:
+    ) -> msgspec.Raw:
         actor = self._with_state(data)
         turn = Turn(
             self.kind.deployment,
@@ -239,12 +244,10 @@ class Instance:
             raise _Failed(error) from error
         return after
 
-    def _with_state(self, data: msgspec.Raw | None) -> Actor:
+    def _with_state(self, data: msgspec.Raw) -> Actor:
         actor = self.kind.cls(self.kind.options)
         try:
-            actor.state = (
-                self.kind.decode_state(data) if data is not None else self.kind.new_state()
-            )
+            actor.state = self.kind.decode_state(data) if data else self.kind.new_state()
         except (msgspec.MsgspecError, RecursionError) as error:
             raise StateUndecodable(f"{self.address}: state: {error}") from None
         return actor
@@ -293,7 +296,7 @@ class Instance:
     # -- storing ---------------------------------------------------------------------------
 
     async def _commit(
-        self, record: Record, data: msgspec.Raw | None, effects: Effects, fresh: list[_Applied]
+        self, record: Record, data: msgspec.Raw, effects: Effects, fresh: list[_Applied]
     ) -> None:
         now = self.system.clock.now()
         new = Record(

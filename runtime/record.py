@@ -76,4 +76,4 @@ def find_reply(replies: list[Replied], message_id: str) -> Replied | None:
 
 
 def _size(answer: Answer) -> int:
-    return 120 + (len(bytes(answer.data)) if answer.data is not None else 0)
+    return 120 + len(bytes(answer.data))

@@ -8,6 +8,10 @@ import msgspec
 from schemas.base import Message
 
 
+NOTHING = msgspec.Raw(b"")
+"""No data: this very object is left out when encoded. (msgspec has no `Raw | None`.)"""
+
+
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a request was not done. `status` is the HTTP status it means at an edge."""
 
@@ -20,7 +24,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an asker gets: `data` (an encoded message) or a `refusal`, or neither."""
 
     id: str
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = NOTHING
     refusal: Refusal | None = None
 
 
@@ -42,7 +46,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     stream: str
     done: int
     key: str
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = NOTHING
     written: datetime | None = None
     replies: list[Replied] = []
     timers: dict[str, int] = {}
