@@ -42,7 +42,6 @@ log = structlog.get_logger()
 MOST_AT_ONCE = 64
 ATTEMPTS = 5
 PATIENCE = timedelta(seconds=30)
-FIRST_BACKOFF = 0.05
 
 BROKEN = "handler_failed"
 
@@ -342,7 +341,7 @@ class Instance:
 
     async def _back_off(self, failure: _Failed) -> None:
         self._failures += 1
-        delay = FIRST_BACKOFF * 4 ** (self._failures - 1)
+        delay = self.system.first_backoff * 4 ** (self._failures - 1)
         log.warning(
             "handler_failed",
             actor=str(self.address),

@@ -22,6 +22,8 @@ class System:
         self.name = name
         self.clock = clock or Clock()
         self.committer = Committer(bus)
+        self.first_backoff = 0.05
+        """Seconds before a failed handler is tried again; each further wait is four times it."""
         self.deployments: dict[str, Deployment] = {}
         self.fail: Callable[[BaseException, str], None] = _raise
 

@@ -84,6 +84,7 @@ class Kit:
         bus = Bus(link)
         await ensure_streams(bus)
         self.host = Host(bus, clock=self.clock, classes=self._classes)
+        self.host.system.first_backoff = 0.001
         await self.host.start()
 
     async def stop_host(self, grace: float = 5.0) -> None:
