@@ -86,14 +86,14 @@ class Host:
         chosen = _choose(self.system.deployments, set(run))
         loaded = [(one, self._load(one)) for one in chosen]
         self._tasks = [
-            asyncio.create_task(self._guard(self.system.committer.run()), name="committer"),
-            asyncio.create_task(self._guard(self._beat()), name="heartbeat"),
+            asyncio.create_task(self._guard(self.system.committer.run()), name="committer")
         ]
         self.bus.link.on_rebuilt.append(self._rebuilt)
         self.bus.link.on_lost.append(self._lost)
         Bucket(self.bus, "config").watch(self._reread)
         for deployment, cls in loaded:
             await self._run(deployment, cls)
+        self._tasks.append(asyncio.create_task(self._guard(self._beat()), name="heartbeat"))
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
     def _load(self, deployment: Deployment) -> type[Actor] | type[Worker]:

@@ -190,7 +190,8 @@ class Kit:
     async def settled(self, timeout: float = TIMEOUT) -> None:
         """Wait until every message and job that is there has been dealt with."""
         async with asyncio.timeout(timeout):
-            while not await self._is_settled():
+            # The server tells nobody when a consumer has caught up, so it is asked.
+            while not await self._is_settled():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def _is_settled(self) -> bool:

@@ -1,0 +1,5 @@
+"""`python -m runtime` is the command `callboard`."""
+
+from runtime.cli import main
+
+main()

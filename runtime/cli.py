@@ -1,0 +1,105 @@
+"""The command `callboard`: reads its arguments, and hands over to what does the work."""
+
+import argparse
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from runtime import commands
+from runtime.config import Config, load, unused_environment
+from runtime.errors import BusFault, ConfigError, RuntimeFault
+from runtime.log import configure, get_logger
+from runtime.supervisor import EX_CONFIG
+
+DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
+
+Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        config = load(given.config, os.environ)
+        if given.nats:
+            config = commands.with_url(config, given.nats)
+        configure(format=config.log.format, level=config.log.level)
+        _say_what_is_unused(given)
+        return _loop(given.command(config, given))
+    except ConfigError as error:
+        print(f"callboard: {error}", file=sys.stderr)
+        return EX_CONFIG
+    except (RuntimeFault, BusFault) as error:
+        print(f"callboard: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _loop(work: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where there is one."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return int(runner.run(work))
+
+
+def _say_what_is_unused(given: argparse.Namespace) -> None:
+    names = unused_environment(os.environ)
+    if names and given.name == "up":
+        get_logger().info("environment_unused", variables=names, why="NATS keeps the state")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="callboard", description="Run conversations between people, models and programs."
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, default=DEFAULT, help="a TOML file")
+    common.add_argument("--nats", metavar="URL", default="", help="a server of your own")
+    kinds = parser.add_subparsers(dest="name", required=True, metavar="command")
+    for name, command, text in COMMANDS:
+        sub = kinds.add_parser(name, parents=[common], help=text, description=text)
+        sub.set_defaults(command=command)
+        if extra := ARGUMENTS.get(name):
+            extra(sub)
+    return parser
+
+
+def _tail_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", nargs="?", default="", help="kind/id; all topics by default")
+    parser.add_argument("--after", type=int, default=None, help="begin after this cursor")
+    parser.add_argument("--jsonl", action="store_true", help="the stored envelopes, a line each")
+    parser.add_argument("--once", action="store_true", help="end at the end of the log")
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", help="kind/id, for example relay/log")
+    parser.add_argument("--to", type=Path, required=True, help="the folder of the archive")
+
+
+COMMANDS: list[tuple[str, Command, str]] = [
+    ("up", commands.up, "Run everything: the embedded server, a host and the edge."),
+    ("host", commands.host, "Run deployed actors on a server that is there."),
+    ("edge", commands.edge, "Serve HTTP on a server that is there."),
+    ("actors", commands.actors, "Show what is deployed, what waits, and who runs it."),
+    ("tail", commands.tail, "Print events as they happen."),
+    ("export", commands.export, "Append a topic's events to daily files, from where it ended."),
+    ("doctor", commands.doctor, "Say in plain words what works and what survives what."),
+]
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "tail": _tail_arguments,
+    "export": _export_arguments,
+}

@@ -1,0 +1,176 @@
+"""What each command of `callboard` does."""
+
+import argparse
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from runtime.actor import read_options
+from runtime.config import ActorTable, Config
+from runtime.deployments import seed_deployments
+from runtime.doctor import examine
+from runtime.errors import ConfigError
+from runtime.follow import archive, print_events
+from runtime.host import Host
+from runtime.open import open_bus, server_urls
+from runtime.overview import show_actors
+from runtime.server import EmbeddedServer
+from runtime.supervisor import Child, until_stopped
+from runtime.system import kind_of, load_class
+from schemas.base import Topic
+from schemas.deployment import Deployment
+
+log = structlog.get_logger()
+
+
+def with_url(config: Config, url: str) -> Config:
+    """The configuration, but on the servers of `url` instead of the embedded one."""
+    return msgspec.structs.replace(config, nats=msgspec.structs.replace(config.nats, url=url))
+
+
+async def up(config: Config, given: argparse.Namespace) -> int:
+    """Run the server (unless one is named), a host and the edge until stopped."""
+    check_deployments(config)
+    server = None
+    if not config.nats.url:
+        server = EmbeddedServer(
+            Path(config.nats.data), port=config.nats.port, sync=config.nats.sync
+        )
+        await server.start()
+        config = with_url(config, server.url)
+    return await until_stopped(lambda: _keep_all_running(config, given, server))
+
+
+async def _keep_all_running(
+    config: Config, given: argparse.Namespace, server: EmbeddedServer | None
+) -> int:
+    arguments = ("--config", str(given.config), "--nats", config.nats.url)
+    children = [
+        Child(name, "-m", "runtime", name, *arguments, environment={}) for name in ("host", "edge")
+    ]
+    tasks = [asyncio.create_task(child.keep_running()) for child in children]
+    watch = asyncio.create_task(server.run_supervised()) if server else None
+    try:
+        ends = [*tasks, watch] if watch else tasks
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        return next((int(task.result() or 0) for task in done), 1)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Last, so that what drains can still store.
+        if watch:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        if server:
+            await server.stop()
+
+
+async def host(config: Config, given: argparse.Namespace) -> int:
+    """Run deployed actors until stopped, or until a part of the host cannot go on."""
+    if config.host.modules:
+        sys.path.insert(0, str(Path(config.host.modules).resolve()))
+    deployments = check_deployments(config)
+    return await until_stopped(lambda: _run_host(config, deployments))
+
+
+async def _run_host(config: Config, deployments: list[Deployment]) -> int:
+    bus = await open_bus(config.nats)
+    running = Host(bus, name=config.host.name)
+    try:
+        await seed_deployments(bus, deployments)
+        await running.start(config.host.run)
+        await running.failed
+        return 1
+    finally:
+        await running.stop()
+        await bus.link.close()
+
+
+async def edge(config: Config, given: argparse.Namespace) -> int:
+    """Serve HTTP until stopped."""
+    # By name: the edge builds on the runtime, so the runtime cannot import it.
+    serve = importlib.import_module("edge.serve").serve
+    return await until_stopped(lambda: _run_edge(config, serve))
+
+
+async def _run_edge(config: Config, serve: object) -> int:
+    bus = await open_bus(config.nats)
+    try:
+        return int(await serve(config, bus) or 0)  # type: ignore[operator]  # edge.serve.serve
+    finally:
+        await bus.link.close()
+
+
+async def actors(config: Config, given: argparse.Namespace) -> int:
+    """Print what is deployed, what waits, and which hosts are alive."""
+    bus = await open_bus(config.nats, patient=False)
+    try:
+        for line in await show_actors(bus):
+            print(line)
+    finally:
+        await bus.link.close()
+    return 0
+
+
+async def tail(config: Config, given: argparse.Namespace) -> int:
+    """Print events as they happen, or the log so far."""
+    topic = read_topic(given.topic) if given.topic else None
+    bus = await open_bus(config.nats, patient=False)
+    try:
+        await print_events(bus, topic, after=given.after, jsonl=given.jsonl, once=given.once)
+    finally:
+        await bus.link.close()
+    return 0
+
+
+async def export(config: Config, given: argparse.Namespace) -> int:
+    """Append what is new on a topic to the daily files of an archive."""
+    bus = await open_bus(config.nats, patient=False)
+    try:
+        written = await archive(bus, read_topic(given.topic), given.to)
+    finally:
+        await bus.link.close()
+    print(f"{written} events appended below {given.to}")
+    return 0
+
+
+async def doctor(config: Config, given: argparse.Namespace) -> int:
+    """Say what works and what survives what; 1 if something is wrong."""
+    findings = await examine(config, server_urls(config.nats))
+    for finding in findings:
+        print(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def read_topic(text: str) -> Topic:
+    """Read `kind/id`; raises ConfigError."""
+    kind, slash, name = text.partition("/")
+    if not (slash and kind and name):
+        raise ConfigError(f"topic {text!r}: expected kind/id, for example task/t_1")
+    return Topic(kind, name)
+
+
+def check_deployments(config: Config) -> list[Deployment]:
+    """Load every type the configuration names; raises ConfigError for the first bad one."""
+    return [_check(table) for table in config.actor]
+
+
+def _check(table: ActorTable) -> Deployment:
+    cls = load_class(table.name, table.type)
+    read_options(cls, table.name, table.options)
+    return Deployment(
+        name=table.name,
+        type=table.type,
+        kind=kind_of(cls),
+        concurrency=table.concurrency,
+        options=table.options,
+        mail_ttl=table.mail_ttl,
+        lifetime=table.lifetime,
+        deadline=table.deadline,
+        attempts=table.attempts,
+    )

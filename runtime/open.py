@@ -1,0 +1,58 @@
+"""Opens the bus as a process is configured to: where the server is, who we are there."""
+
+import asyncio
+import os
+
+import structlog
+
+from runtime.bus import Bus
+from runtime.config import NatsTable
+from runtime.connection import Connection
+from runtime.errors import BusFault, ConfigError, Denied
+from runtime.streams import ensure_streams
+
+log = structlog.get_logger()
+
+
+def server_urls(table: NatsTable) -> list[str]:
+    """The servers to connect to: the configured ones, or the embedded one."""
+    if table.url:
+        return [url.strip() for url in table.url.split(",") if url.strip()]
+    return [f"nats://127.0.0.1:{table.port}"]
+
+
+def credentials(table: NatsTable) -> dict[str, str]:
+    """How to log in; raises ConfigError if the password's variable is not set."""
+    if table.creds:
+        return {"user_credentials": table.creds}
+    if not table.user:
+        return {}
+    password = os.environ.get(table.password_env, "")
+    if not password:
+        raise ConfigError(
+            f"nats.user is {table.user!r}, but the variable {table.password_env!r}"
+            " (nats.password_env) is empty; set it"
+        )
+    return {"user": table.user, "password": password}
+
+
+async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True) -> Bus:
+    """Connect, and create or check the streams; waits for a server that is not there yet.
+
+    Raises StreamMismatch, or Unavailable if not patient.
+    """
+    link = Connection(server_urls(table), **credentials(table))
+    await link.open(patient=patient)
+    bus = Bus(link)
+    while check:
+        try:
+            await ensure_streams(bus, replicas=table.replicas)
+            break
+        except Denied:
+            await link.close()
+            raise
+        except BusFault as fault:
+            # A server that has just started may not have its store or its leader yet.
+            log.warning("streams_not_ready", error=str(fault))
+            await asyncio.sleep(0.5)
+    return bus
