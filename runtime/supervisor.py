@@ -79,12 +79,22 @@ async def until_stopped(work: Callable[[], Awaitable[int]]) -> int:
     """Run `work` until it ends, or until SIGTERM, SIGINT or the parent's end cancels it."""
     task = asyncio.ensure_future(work())
     loop = asyncio.get_running_loop()
+    told = False
+
+    def stop() -> None:
+        # Ctrl-C reaches the whole group, and the parent passes it on: once is enough, or the
+        # second would cut the draining short.
+        nonlocal told
+        if not told:
+            told = True
+            task.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         # Windows has no handlers on a loop; there Ctrl-C ends asyncio.run by itself.
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
     if os.environ.get("CALLBOARD_CHILD"):
-        watch = threading.Thread(target=_wait_for_end_of_input, args=(loop, task), daemon=True)
+        watch = threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True)
         watch.start()
     try:
         return await task
@@ -92,10 +102,10 @@ async def until_stopped(work: Callable[[], Awaitable[int]]) -> int:
         return 0
 
 
-def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, task: asyncio.Future[int]) -> None:
+def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
     # Not through sys.stdin: its lock would be held while the interpreter shuts down.
     with contextlib.suppress(OSError):
         while os.read(0, 1024):
             pass
     with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(stop)
