@@ -84,8 +84,8 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
     try:
         await seed_deployments(bus, deployments)
         await running.start(config.host.run)
-        await running.failed
-        return 1
+        await asyncio.wait([running.failed])
+        return 1  # what failed was said when it did
     finally:
         await running.stop()
         await bus.link.close()

@@ -24,7 +24,7 @@ MOST_CONNECTIONS = 100_000
 UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
 """Variables of the systems that Callboard replaces, which it has no use for."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 RELAY_SCOPES = ("relay:send", "relay:read", "relay:callback")

@@ -26,7 +26,7 @@ from runtime.system import ActorType, System, load_class
 from runtime.turn import EVENT_TTL
 from runtime.worker import Pool, create_work_consumers
 from schemas import subjects
-from schemas.base import Topic
+from schemas.base import Topic, token
 from schemas.deployment import Deployment
 from schemas.envelope import encode, seal
 from schemas.record import Alarm
@@ -124,7 +124,7 @@ class Host:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
         with contextlib.suppress(BusFault):
-            await Bucket(self.bus, "nodes").delete(self.name)
+            await Bucket(self.bus, "nodes").delete(token(self.name))
         log.info("host_stopped", host=self.name)
 
     # -- what may go wrong -----------------------------------------------------------------
@@ -205,7 +205,7 @@ class Host:
                 groups=self.system.committer.groups,
             )
             try:
-                await nodes.put(self.name, msgspec.json.encode(node), ttl=NODE_TTL)
+                await nodes.put(token(self.name), msgspec.json.encode(node), ttl=NODE_TTL)
             except BusFault as fault:
                 log.debug("heartbeat_not_sent", error=str(fault))
             await asyncio.sleep(HEARTBEAT)
