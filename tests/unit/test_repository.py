@@ -92,3 +92,12 @@ def test_requirements_are_what_the_project_pins(name: str, extras: list[str]) ->
     }
 
     assert drifted == {}
+
+
+def test_no_secret_of_the_composition_has_a_default() -> None:
+    named = re.findall(
+        r"\$\{(\w*(?:PASSWORD|KEY|SECRET|TOKEN)\b)(:\?)?", text(ROOT / "compose.yaml")
+    )
+
+    assert {name for name, _ in named} >= {"RELAY_API_KEY", "NATS_HOST_PASSWORD"}
+    assert [name for name, required in named if not required] == []
