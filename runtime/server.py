@@ -112,15 +112,19 @@ class EmbeddedServer:
 
     def _refuse_a_second_one(self) -> None:
         """Two servers on one store would spoil it; on Linux the process table tells."""
-        mark = self.data / "server.pid"
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(mark.read_text())
+        if pid := self._running_on_this_store():
+            raise ConfigError(
+                f"a nats-server (process {pid}) runs on {self.data} already;"
+                " stop it, or choose another nats.data"
+            )
+
+    def _running_on_this_store(self) -> int:
+        try:
+            pid = int((self.data / "server.pid").read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if str(self.data / "server.conf").encode() in command:
-                raise ConfigError(
-                    f"a nats-server (process {pid}) runs on {self.data} already;"
-                    " stop it, or choose another nats.data"
-                )
+        except (OSError, ValueError):
+            return 0
+        return pid if str(self.data / "server.conf").encode() in command else 0
 
     async def stop(self) -> None:
         """Ask it to leave, then insist."""

@@ -17,7 +17,8 @@ mask("s3cret-value")
 log = get_logger().bind(actor="master/t_1")
 log.info("message_settled", seq=7, outcome="applied")
 log.debug("not_shown")
-log.warning("odd", api_key="abc", text="it is s3cret-value!", forged="a\\nb\\x1b[31m", long="x" * 9000)
+forged = "a\\nb\\x1b[31m"
+log.warning("odd", api_key="abc", text="it is s3cret-value!", forged=forged, long="x" * 9000)
 logging.getLogger("uvicorn").warning("from a library")
 try:
     1 / 0
