@@ -66,17 +66,17 @@ def clip(text: str, limit: int = REASON_LIMIT) -> str:
 def _check(what: str, value: Any) -> None:
     # The state that a value goes into is deeper than the message it came in: what could just
     # be read here might not be readable there.
-    level = [value]
-    for _ in range(DEPTH_LIMIT + 1):
-        level = [part for each in level for part in _parts(each)]
+    level = _nested([value])
+    for _ in range(DEPTH_LIMIT):
         if not level:
             return
-    raise Reject(
-        f"{what}_too_deep", f"{what} is nested deeper than {DEPTH_LIMIT} levels", status=422
-    )
+        level = [part for each in level for part in _nested(each)]
+    if level:
+        raise Reject(
+            f"{what}_too_deep", f"{what} is nested deeper than {DEPTH_LIMIT} levels", status=422
+        )
 
 
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+def _nested(value: Any) -> list[Any]:
+    parts = value.values() if isinstance(value, dict) else value
+    return [part for part in parts if isinstance(part, dict | list)]

@@ -1,5 +1,6 @@
 """The relay's HTTP interface, as a remote child sees it."""
 
+import contextlib
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -27,12 +28,13 @@ class Unreachable(Exception):
 
 
 class Declined(Exception):
-    """The relay said no: `status` is HTTP's, `text` what it said."""
+    """The relay said no; `code` is its word for why, where it gave one."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"answered {status}: {text}")
-        self.status = status
-        self.text = text
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__(f"answered {answer.status_code}: {clip(answer.text, 300)}")
+        self.code = ""
+        with contextlib.suppress(Unreachable):
+            self.code = str(_read(answer).get("code", ""))
 
 
 class KeyRefused(Declined):
@@ -94,10 +96,10 @@ class Relay:
         if status in (200, 204):
             return answer
         if status in (401, 403):
-            raise KeyRefused(status, clip(answer.text, 300))
+            raise KeyRefused(answer)
         if status in (408, 425, 429) or not 400 <= status < 500:
             raise Unreachable(f"answered {status}")
-        raise Declined(status, clip(answer.text, 300))
+        raise Declined(answer)
 
 
 def _read(answer: httpx.Response) -> dict[str, Any]:

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 TRIES = 3
 LONGEST_PAUSE = 30.0
 STATE = Path("child_worker_state.json")
+LEASED_BY_ANOTHER = "leased_by_another"
 
 
 class RemoteChild:
@@ -132,7 +133,8 @@ class RemoteChild:
             reason = f"no result within {self._timeout:g} s" if timed_out else str(error)
             return "failed", {"error": clip(reason or type(error).__name__)}
         log.info("task_executed", task=taken.task_id)
-        return "done", result
+        # The relay takes an object as a result, or nothing.
+        return "done", result if result is None or isinstance(result, dict) else {"value": result}
 
     async def _keep_lease(self, taken: Taken) -> None:
         """Say that we are still at it, until told that the task is not ours any more."""
@@ -178,7 +180,7 @@ class RemoteChild:
     def _heed(self, task_id: str, no: Declined) -> None:
         if isinstance(no, KeyRefused):
             raise no
-        if "leased" in no.text:
+        if no.code == LEASED_BY_ANOTHER:
             # Whoever holds it now may still fail, and then ours is wanted.
             log.warning("callback_not_ours", task=task_id, error=str(no))
             return
