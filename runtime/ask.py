@@ -14,9 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from runtime.bus import Bus, PubAck, expiry, new_id
-from runtime.connection import Packet
 from runtime.crash import crash_at
 from runtime.errors import AskTimeout, Refused, Unavailable, Unknown
+from runtime.packet import Packet
 from schemas import subjects
 from schemas.base import Address, Message, Request, reply_type, token
 from schemas.envelope import encode, seal
@@ -139,11 +139,6 @@ class _Question:
                     return found
                 look_after = min(look_after * 2, LOOK_AFTER)
         finally:
-            self._unsubscribe(sid)
-
-    def _unsubscribe(self, sid: int) -> None:
-        # Without a connection the subscription is gone already.
-        with contextlib.suppress(Unavailable):
             self._bus.unsubscribe(sid)
 
     async def _store(self, inbox: str) -> PubAck:

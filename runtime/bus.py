@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from runtime.connection import Connection, Packet, format_headers, parse_headers
+from runtime.connection import Connection
 from runtime.crash import armed, crash_at
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable, Unknown
+from runtime.packet import Packet, format_headers, parse_headers
 from schemas import subjects
 
 DEADLINE = 5.0
@@ -29,7 +30,10 @@ GROUP_MESSAGES = 1000
 
 _CONFLICTS = {10071, 10164}
 _NO_ROOM = {10023, 10047, 10077, 10122}
-_AGAIN = {10176, 10210}
+_INCOMPLETE = 10176
+_TOO_MANY_OPEN = 10210
+_NOT_NOW = 10008
+_TOO_MANY_RESULTS = 413
 DUPLICATE = 10201
 UNKNOWN_CONSUMER = 10014
 UNKNOWN_STREAM = 10059
@@ -137,19 +141,28 @@ class Bus:
         The others follow it without gaps. Raises as `publish` does; Denied with code
         `DUPLICATE` if one of them carries an id that was seen before.
         """
-        for _ in range(20):
+        for pause in (0.0, 0.01, 0.05, 0.2):
             try:
                 return await self._commit_once(messages, timeout)
             except Denied as denied:
-                # Too many open batches, or one that a rebuilt link cut: nothing was stored.
-                if denied.code not in _AGAIN:
+                # A part was lost, or others have too many open: nothing was stored.
+                if denied.code not in (_INCOMPLETE, _TOO_MANY_OPEN):
                     raise
-        raise Unavailable("the server refused twenty batches in a row as incomplete")
+            await asyncio.sleep(pause)
+        try:
+            return await self._commit_once(messages, timeout)
+        except Denied as denied:
+            if denied.code == _TOO_MANY_OPEN:
+                raise Unavailable(str(denied)) from None
+            # For good, then: a subject outside the stream makes a batch incomplete as well.
+            raise
 
     async def _commit_once(self, messages: Sequence[Outgoing], timeout: float) -> int:
         if len(messages) == 1:
             only = messages[0]
             ack = await self.publish(only.subject, only.data, headers=only.headers, timeout=timeout)
+            if ack.duplicate:
+                raise Denied(DUPLICATE, f"{only.subject}: its message id was seen before")
             return ack.seq
         batch = f"{self._batch_prefix}{next(self._batches):x}"
         frames = [
@@ -158,12 +171,16 @@ class Bus:
         ]
         last = messages[-1]
         raw = _batched(last.headers, batch, len(messages), commit=True)
-        # Written in one go: another batch may come between, but never out of this one's order.
-        self.link.write(b"".join(frames))
+        # In one write: another batch may come before or after, but never between.
+        before = b"".join(frames)
         if armed("batch.inside"):
+            self.link.write(before)
             self.link.flush()
             crash_at("batch.inside")
-        packet = await self.link.request(last.subject, last.data, headers=raw, timeout=timeout)
+            before = b""
+        packet = await self.link.request(
+            last.subject, last.data, headers=raw, before=before, timeout=timeout
+        )
         return _read_ack(packet.data).seq - len(messages) + 1
 
     def notify(self, subject: str, data: bytes) -> None:
@@ -202,10 +219,12 @@ class Bus:
             time=datetime.fromisoformat(_shorten(found["time"])),
         )
 
-    async def read(self, subject: str, *, after: int, limit: int = 256) -> list[Stored]:
+    async def read(
+        self, subject: str, *, after: int, limit: int = 256, stream: str = ""
+    ) -> list[Stored]:
         """The next messages on a subject (wildcards allowed) past a sequence, oldest first."""
         request = {"seq": after + 1, "batch": limit, "next_by_subj": subject}
-        packets = await self._request_many(f"$JS.API.DIRECT.GET.{self.stream}", request)
+        packets = await self._request_many(f"$JS.API.DIRECT.GET.{stream or self.stream}", request)
         return [_read_stored(packet) for packet in packets]
 
     async def read_last(self, subject: str, count: int) -> list[Stored]:
@@ -225,7 +244,7 @@ class Bus:
             if enough or start == 0:
                 break
             step *= 4
-        return (await self.read_all(subject, after=start))[-count:]
+        return await self.read_all(subject, after=start, keep=count)
 
     async def read_all(
         self, subject: str, *, after: int, upto: int | None = None, keep: int | None = None
@@ -242,19 +261,31 @@ class Bus:
         return found
 
     async def lasts(self, pattern: str, *, stream: str = "") -> list[Stored]:
-        """The last message of every subject that matches a pattern, as of one point in time."""
+        """The last message of every subject that matches a pattern, by sequence.
+
+        As of one point in time up to 1,024 subjects, which is all that the server gives; of
+        more, each as of some moment during the call.
+        """
         name = stream or self.stream
-        found: list[Stored] = []
-        request: dict[str, Any] = {"multi_last": [pattern], "batch": 512}
-        while True:
-            packets = await self._request_many(f"$JS.API.DIRECT.GET.{name}", request)
-            found += [_read_stored(packet) for packet in packets]
-            if not packets or found[-1].pending == 0:
-                return found
-            upto = packets[-1].headers.get("Nats-UpTo-Sequence")
-            request = {**request, "seq": found[-1].seq + 1}
-            if upto:
-                request["up_to_seq"] = int(upto)
+        try:
+            packets = await self._request_many(
+                f"$JS.API.DIRECT.GET.{name}", {"multi_last": [pattern]}
+            )
+        except Denied as denied:
+            if denied.code != _TOO_MANY_RESULTS:
+                raise
+            return await self._read_lasts(pattern, name)
+        return [_read_stored(packet) for packet in packets]
+
+    async def _read_lasts(self, pattern: str, stream: str) -> list[Stored]:
+        newest: dict[str, Stored] = {}
+        after = 0
+        while page := await self.read(pattern, after=after, limit=1000, stream=stream):
+            newest.update((one.subject, one) for one in page)
+            after = page[-1].seq
+            if page[-1].pending == 0:
+                break
+        return sorted(newest.values(), key=lambda one: one.seq)
 
     async def _request_many(self, subject: str, request: dict[str, Any]) -> list[Packet]:
         """Collect the answers of a batched direct get; it ends with status 204 or 404."""
@@ -267,14 +298,16 @@ class Bus:
             elif not ended.done():
                 ended.set_result(packet)
 
-        inbox = self.link.expect(collect, ended)
+        inbox = self.link.expect(collect, ended, subject)
         try:
             self.link.publish(subject, _encode(request), reply=inbox)
             last = await self.link.wait_for(ended, DEADLINE, subject)
         finally:
             self.link.forget(inbox)
+        if last.status == "503":
+            raise Unavailable(f"{subject}: nobody listens there")
         if last.status not in ("204", "404"):
-            raise Denied(int(last.status or 0), last.headers.get("Description", last.status))
+            raise Denied(int(last.status), f"{subject}: {last.reason}")
         return packets
 
     # -- listening -------------------------------------------------------------------------
@@ -297,7 +330,8 @@ class Bus:
         packet = await self.link.request(f"$JS.API.{name}", body, timeout=timeout)
         answer: dict[str, Any] = _decode(packet.data)
         if error := answer.get("error"):
-            raise Denied(int(error.get("err_code", 0)), str(error.get("description", error)))
+            code, words = int(error.get("err_code", 0)), str(error.get("description", error))
+            raise Unavailable(words) if code == _NOT_NOW else Denied(code, words)
         return answer
 
     async def reset(self, consumer: str) -> int:
@@ -320,7 +354,7 @@ def _batched(headers: Mapping[str, str], batch: str, number: int, *, commit: boo
 def _missing(packet: Packet) -> bool:
     status = packet.status
     if status and status != "404":
-        raise Denied(int(status), packet.headers.get("Description", "direct get refused"))
+        raise Denied(int(status), f"direct get: {packet.reason}")
     return status == "404"
 
 
@@ -338,6 +372,8 @@ def _fault(code: int, description: str) -> BusFault:
         return Conflict(description)
     if code in _NO_ROOM:
         return NoRoom(description)
+    if code == _NOT_NOW:
+        return Unavailable(description)
     return Denied(code, description)
 
 

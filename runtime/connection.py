@@ -5,73 +5,28 @@ on without a queue between, and never lets nats-py reconnect by itself. Next: ru
 """
 
 import asyncio
+import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 from nats.aio.client import Client
 
-from runtime.errors import BusFault, Unavailable, Unknown
+from runtime.errors import BusFault, Denied, Unavailable, Unknown
+from runtime.packet import Packet as Packet
 
 log = structlog.get_logger()
 
 PROBE_EVERY = 2.0
 CONGESTED = 16 * 1024 * 1024
 MAX_SUBJECT = 512
-
-_STATUS = b"NATS/1.0 "
-_PLAIN = b"NATS/1.0\r\n"
-
-
-class Packet:
-    """Bytes that arrived: `subject`, `reply`, `data`, and headers parsed when asked for."""
-
-    __slots__ = ("_parsed", "data", "raw_headers", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, data: bytes, raw_headers: bytes) -> None:
-        self.subject = subject
-        self.reply = reply
-        self.data = data
-        self.raw_headers = raw_headers
-        self._parsed: dict[str, str] | None = None
-
-    @property
-    def status(self) -> str:
-        """The server's status (`404`, `408`, `423`…), or nothing for a message."""
-        raw = self.raw_headers
-        return raw[9:12].decode("ascii", "replace") if raw.startswith(_STATUS) else ""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Header fields by their exact name; the last of a repeated one wins."""
-        if self._parsed is None:
-            self._parsed = parse_headers(self.raw_headers)
-        return self._parsed
-
-
-def parse_headers(raw: bytes) -> dict[str, str]:
-    """Read a NATS header block; what is not a field is skipped, never an error."""
-    fields: dict[str, str] = {}
-    for line in raw.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if colon:
-            fields[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace").strip()
-    return fields
-
-
-def format_headers(fields: Mapping[str, str]) -> bytes:
-    """Write a NATS header block. Raises ValueError for a value that would break out of its line."""
-    lines = [_PLAIN]
-    for name, value in fields.items():
-        if "\r" in value or "\n" in value:
-            raise ValueError(f"header {name}: {value!r} contains a line end")
-        lines.append(f"{name}: {value}\r\n".encode())
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
+FORBIDDEN = 403
 
 Listener = Callable[[Packet], None]
+
+# As nats-py tells it: in lower case.
+_REFUSED_PUBLISH = re.compile(r'permissions violation for publish to "([^"]*)"')
 
 
 class _Client(Client):  # type: ignore[misc]  # nats-py ships no types we check against
@@ -104,13 +59,12 @@ class Connection:
         self._inbox = f"{inbox}.{secrets.token_hex(8)}"
         self._subscriptions: dict[int, tuple[str, str, Listener]] = {}
         self._next_sid = 1
-        self._waiting: dict[str, tuple[Listener, asyncio.Future[Any]]] = {}
+        self._waiting: dict[str, tuple[Listener, asyncio.Future[Any], str]] = {}
         self._next_token = 0
         self._out: list[bytes] = []
         self._out_size = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._doubted = asyncio.Event()
-        self._closing = False
 
     # -- life ------------------------------------------------------------------------------
 
@@ -125,10 +79,11 @@ class Connection:
 
     async def close(self) -> None:
         """Send what is waiting, then leave."""
-        self._closing = True
         self.flush()
+        self.connected.clear()
         if self._supervisor:
             self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
         await self._drop_client(flush=True)
         self._fail_waiting()
 
@@ -152,20 +107,30 @@ class Connection:
     async def _dial(self) -> _Client:
         client = _Client()
         client.hand_on = self._hand_on
-        async with asyncio.timeout(3):
-            await client.connect(
-                self._urls,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0.05,
-                connect_timeout=2,
-                ping_interval=20,
-                error_cb=self._on_error,
-                closed_cb=self._on_closed,
-                pending_size=CONGESTED,
-                **self._options,
-            )
+        try:
+            async with asyncio.timeout(3):
+                await client.connect(
+                    self._urls,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0.05,
+                    connect_timeout=2,
+                    ping_interval=20,
+                    error_cb=self._on_error,
+                    pending_size=CONGESTED,
+                    **self._options,
+                )
+        except BaseException:
+            # nats-py leaves the socket open when a server takes it and then says nothing.
+            _abort(client)
+            raise
+        # Whatever ends a client ends its reader; some things end only its reader.
+        client._reading_task.add_done_callback(lambda _: self._client_ended(client))
         return client
+
+    def _client_ended(self, client: _Client) -> None:
+        if client is self._client:
+            self._doubted.set()
 
     def _stand_again(self) -> None:
         assert self._client is not None
@@ -176,17 +141,15 @@ class Connection:
         self.epoch += 1
         self.connected.set()
         for sid, (subject, queue, _) in self._subscriptions.items():
-            self._write_subscribe(sid, subject, queue)
-        for listener in self.on_rebuilt:
-            listener()
+            self._queue_subscribe(sid, subject, queue)
+        _tell(self.on_rebuilt)
 
     async def _supervise(self) -> None:
-        while not self._closing:
+        while True:
             await self._wait_for_doubt()
             self.connected.clear()
             self._fail_waiting()
-            for listener in self.on_lost:
-                listener()
+            _tell(self.on_lost)
             await self._drop_client(flush=False)
             await self._connect(patient=True)
 
@@ -221,14 +184,14 @@ class Connection:
                 await client.close()
         except Exception as error:  # a half-dead client may fail in any way; it is gone either way
             log.debug("client_close_failed", error=repr(error))
+            _abort(client)
 
     async def _on_error(self, error: Exception) -> None:
         # While connecting, the outcome is told once by `_connect`.
         level = log.warning if self.connected.is_set() else log.debug
         level("nats_error", error=str(error))
-
-    async def _on_closed(self) -> None:
-        self._doubted.set()
+        if refused := _REFUSED_PUBLISH.search(str(error)):
+            self._fail_refused(refused[1])
 
     def doubt(self) -> None:
         """Say that the connection cannot be trusted: it is rebuilt at once."""
@@ -255,11 +218,11 @@ class Connection:
     def frame(self, subject: str, data: bytes, *, reply: str = "", headers: bytes = b"") -> bytes:
         """Return the bytes of one publish; raises ValueError as `publish` does."""
         size = len(headers) + len(data)
-        if len(subject) > MAX_SUBJECT:
-            raise ValueError(f"subject of {len(subject)} characters, at most {MAX_SUBJECT}")
         if size > self.max_payload:
             raise ValueError(f"{subject}: {size} bytes, the server takes {self.max_payload}")
-        target = f"{subject} {reply}" if reply else subject
+        target = _checked(subject)
+        if reply:
+            target = f"{target} {_checked(reply)}"
         if headers:
             head = f"HPUB {target} {len(headers)} {size}\r\n".encode()
             return b"".join((head, headers, data, b"\r\n"))
@@ -271,6 +234,9 @@ class Connection:
             raise Unavailable("not connected to NATS")
         if self._out_size > CONGESTED or self._unsent() > CONGESTED:
             raise Unavailable("too much is waiting to be sent to NATS")
+        self._queue(frame)
+
+    def _queue(self, frame: bytes) -> None:
         if not self._out:
             asyncio.get_running_loop().call_soon(self.flush)
         self._out.append(frame)
@@ -296,23 +262,23 @@ class Connection:
     def subscribe(self, subject: str, listener: Listener, *, queue: str = "") -> int:
         """Call `listener` with every packet on `subject`, across rebuilds. Returns a handle."""
         sid, self._next_sid = self._next_sid, self._next_sid + 1
-        self._subscriptions[sid] = (subject, queue, listener)
+        self._subscriptions[sid] = (_checked(subject), queue, listener)
         if self.connected.is_set():
-            self._write_subscribe(sid, subject, queue)
+            self._queue_subscribe(sid, subject, queue)
         return sid
 
     def unsubscribe(self, sid: int) -> None:
-        """Stop; harmless if it was stopped before."""
+        """Stop; harmless if it was stopped before, or if the connection is lost."""
         if self._subscriptions.pop(sid, None) and self.connected.is_set():
-            self.write(f"UNSUB {sid}\r\n".encode())
+            self._queue(f"UNSUB {sid}\r\n".encode())
 
     def new_inbox(self) -> str:
         """A subject nobody else uses, for subscriptions of one's own."""
         self._next_token += 1
         return f"{self._inbox}-{self._next_token}"
 
-    def _write_subscribe(self, sid: int, subject: str, queue: str) -> None:
-        self.write(f"SUB {subject} {queue} {sid}\r\n".replace("  ", " ").encode())
+    def _queue_subscribe(self, sid: int, subject: str, queue: str) -> None:
+        self._queue(f"SUB {subject} {queue} {sid}\r\n".replace("  ", " ").encode())
 
     def _hand_on(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
@@ -334,12 +300,19 @@ class Connection:
     # -- asking ----------------------------------------------------------------------------
 
     async def request(
-        self, subject: str, data: bytes, *, headers: bytes = b"", timeout: float
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: bytes = b"",
+        before: bytes = b"",
+        timeout: float,
     ) -> Packet:
-        """Publish and wait for one answer.
+        """Publish and wait for one answer; the frames `before` it leave in the same write.
 
         Raises Unavailable if nothing was sent or nobody listens, Unknown after `timeout`
-        seconds or when the connection is lost while waiting.
+        seconds or when the connection is lost while waiting, Denied if the server does not
+        let us publish there, ValueError as `publish` does.
         """
         future: asyncio.Future[Packet] = asyncio.get_running_loop().create_future()
 
@@ -347,9 +320,9 @@ class Connection:
             if not future.done():
                 future.set_result(packet)
 
-        inbox = self.expect(hear, future)
+        inbox = self.expect(hear, future, subject)
         try:
-            self.publish(subject, data, reply=inbox, headers=headers)
+            self.write(before + self.frame(subject, data, reply=inbox, headers=headers))
             packet: Packet = await self.wait_for(future, timeout, subject)
         finally:
             self.forget(inbox)
@@ -357,11 +330,16 @@ class Connection:
             raise Unavailable(f"{subject}: nobody listens there")
         return packet
 
-    def expect(self, listener: Callable[[Packet], Any], future: asyncio.Future[Any]) -> str:
-        """Return an inbox whose packets go to `listener`; `future` fails if the link is lost."""
+    def expect(
+        self, listener: Callable[[Packet], Any], future: asyncio.Future[Any], subject: str
+    ) -> str:
+        """Return an inbox whose packets go to `listener`, for a question put to `subject`.
+
+        `future` fails if the connection is lost, or the server refuses the question.
+        """
         self._next_token += 1
         name = f"{self._next_token:x}"
-        self._waiting[name] = (listener, future)
+        self._waiting[name] = (listener, future, subject)
         return f"{self._inbox}.{name}"
 
     def forget(self, inbox: str) -> None:
@@ -384,10 +362,35 @@ class Connection:
             found[0](packet)
 
     def _fail_waiting(self) -> None:
-        for _, future in list(self._waiting.values()):
+        for _, future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(Unknown("the connection was lost"))
         self._waiting.clear()
+
+    def _fail_refused(self, refused: str) -> None:
+        for _, future, subject in self._waiting.values():
+            if subject.lower() == refused and not future.done():
+                future.set_exception(Denied(FORBIDDEN, f"not allowed to publish to {subject}"))
+
+
+def _checked(subject: str) -> str:
+    """Refuse what would break out of its place in the protocol, or close the connection."""
+    # What is printable encodes to UTF-8, and the only white space in it is the blank.
+    legal = subject and subject.isprintable() and " " not in subject
+    if not legal or len(subject.encode()) > MAX_SUBJECT:
+        raise ValueError(
+            f"subject {subject[:100]!r} ({len(subject)} characters): expected at most"
+            f" {MAX_SUBJECT} bytes, printable and without blanks"
+        )
+    return subject
+
+
+def _tell(listeners: list[Callable[[], None]]) -> None:
+    for listener in list(listeners):
+        try:
+            listener()
+        except Exception:  # the connection must come back for everybody else
+            log.exception("listener_failed", listener=repr(listener))
 
 
 def _abort(client: _Client) -> None:

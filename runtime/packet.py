@@ -1,0 +1,59 @@
+"""A message as it arrives from the server, and how its header block is read and written."""
+
+from collections.abc import Mapping
+
+_STATUS = b"NATS/1.0 "
+_PLAIN = b"NATS/1.0\r\n"
+
+
+class Packet:
+    """Bytes that arrived: `subject`, `reply`, `data`, and headers parsed when asked for."""
+
+    __slots__ = ("_parsed", "data", "raw_headers", "reply", "subject")
+
+    def __init__(self, subject: str, reply: str, data: bytes, raw_headers: bytes) -> None:
+        self.subject = subject
+        self.reply = reply
+        self.data = data
+        self.raw_headers = raw_headers
+        self._parsed: dict[str, str] | None = None
+
+    @property
+    def status(self) -> str:
+        """The server's status (`404`, `408`, `423`…), or nothing for a message."""
+        raw = self.raw_headers
+        return raw[9:12].decode("ascii", "replace") if raw.startswith(_STATUS) else ""
+
+    @property
+    def reason(self) -> str:
+        """The words behind the status: `Request Timeout`, `Consumer Deleted`…"""
+        line = self.raw_headers.partition(b"\r\n")[0]
+        return line[12:].decode("utf-8", "replace").strip() if self.status else ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields by their exact name; the last of a repeated one wins."""
+        if self._parsed is None:
+            self._parsed = parse_headers(self.raw_headers)
+        return self._parsed
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Read a NATS header block; what is not a field is skipped, never an error."""
+    fields: dict[str, str] = {}
+    for line in raw.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            fields[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace").strip()
+    return fields
+
+
+def format_headers(fields: Mapping[str, str]) -> bytes:
+    """Write a NATS header block. Raises ValueError for a value that would break out of its line."""
+    lines = [_PLAIN]
+    for name, value in fields.items():
+        if "\r" in value or "\n" in value:
+            raise ValueError(f"header {name}: {value!r} contains a line end")
+        lines.append(f"{name}: {value}\r\n".encode())
+    lines.append(b"\r\n")
+    return b"".join(lines)
