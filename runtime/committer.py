@@ -51,8 +51,8 @@ class Committer:
     def submit(self, messages: Sequence[Outgoing], *lanes: str) -> asyncio.Future[int]:
         """Queue a commit; the future ends with the sequence of its first message.
 
-        Or it raises Conflict, NoRoom or Denied (nothing was stored), Unavailable (nothing was
-        sent) or Unknown.
+        Or it raises Conflict, NoRoom or Denied (nothing was stored), Unavailable or ValueError
+        (nothing was sent) or Unknown.
         """
         commit = Commit(messages, frozenset(lanes))
         self._waiting.append(commit)
@@ -96,9 +96,9 @@ class Committer:
             crash_at("batch.before")
             first = await self.bus.commit(messages)
             crash_at("batch.after")
-        except (Conflict, Denied) as fault:
+        except (Conflict, Denied, ValueError) as fault:
             await self._split(group, fault)
-        except (BusFault, ValueError) as fault:
+        except BusFault as fault:
             _settle(group, fault)
         else:
             self.groups += 1
@@ -108,7 +108,7 @@ class Committer:
                     commit.done.set_result(first)
                 first += len(commit.messages)
 
-    async def _split(self, group: list[Commit], fault: BusFault) -> None:
+    async def _split(self, group: list[Commit], fault: Exception) -> None:
         """One bad commit refuses its whole group: halve it until it stands alone."""
         if len(group) == 1:
             if isinstance(fault, Denied) and fault.code == DUPLICATE:
