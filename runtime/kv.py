@@ -3,11 +3,15 @@
 A bucket is a stream of its own, so nothing in it can be part of a commit.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
 from runtime.bus import Bus, Stored, expect, expiry
 from runtime.errors import Conflict
+from runtime.packet import Packet
+
+HINT_AGAIN = 1.0
 
 
 class Bucket:
@@ -31,16 +35,27 @@ class Bucket:
 
     async def create(self, key: str, value: bytes, *, ttl: timedelta | None = None) -> bool:
         """Set a key that is not there; False if it is. Of two at once, one gets True."""
-        headers = {**(expiry(ttl) if ttl else {}), **expect(0)}
-        try:
-            await self._bus.publish(self._prefix + key, value, headers=headers)
-        except Conflict:
-            return False
-        return True
+        headers = expiry(ttl) if ttl else {}
+        revision = 0
+        while True:
+            try:
+                await self._bus.publish(
+                    self._prefix + key, value, headers={**headers, **expect(revision)}
+                )
+                return True
+            except Conflict:
+                found = await self._bus.last(self._prefix + key, stream=self._stream)
+            if found is not None and not _deleted(found):
+                return False
+            # A key that was deleted has left a mark behind, which may be overwritten.
+            revision = found.seq if found is not None else 0
 
-    async def delete(self, key: str) -> None:
-        """Take a key away."""
-        await self._bus.publish(self._prefix + key, b"", headers={"KV-Operation": "DEL"})
+    async def delete(self, key: str, *, forget: timedelta | None = None) -> None:
+        """Take a key away; the mark of that goes after `forget`, or stays."""
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        if forget:
+            headers.update(expiry(forget))
+        await self._bus.publish(self._prefix + key, b"", headers=headers)
 
     async def all(self) -> dict[str, Stored]:
         """Every key with its value, as of one point in time."""
@@ -48,8 +63,16 @@ class Bucket:
         return {s.subject.removeprefix(self._prefix): s for s in found if not _deleted(s)}
 
     def watch(self, changed: Callable[[], None]) -> int:
-        """Call `changed` when something may have changed: a hint, read `all` to know."""
-        return self._bus.subscribe(self._prefix + ">", lambda _: changed())
+        """Call `changed` when something may have changed: a hint, read `all` to know.
+
+        A listener hears of a value before it is stored, so the hint is given once more.
+        """
+
+        def hint(_: Packet) -> None:
+            changed()
+            asyncio.get_running_loop().call_later(HINT_AGAIN, changed)
+
+        return self._bus.subscribe(self._prefix + ">", hint)
 
 
 def _deleted(found: Stored) -> bool:
