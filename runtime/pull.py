@@ -5,6 +5,7 @@ protocol raw. Who holds a shard is in runtime/shard.py, who does jobs in runtime
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,8 +13,8 @@ import msgspec
 import structlog
 
 from runtime.bus import UNKNOWN_CONSUMER, Bus
-from runtime.connection import Packet
 from runtime.errors import BusFault, Denied
+from runtime.packet import Packet
 
 log = structlog.get_logger()
 
@@ -22,6 +23,8 @@ PIN_TIMEOUT = 2.0
 """Seconds after its last pull for which the server keeps an owner."""
 PULL_EVERY = 0.6
 PULL_EXPIRES = 1.2
+LOOK_EVERY = 2
+"""Pulls after which one who waits for a pin looks whether somebody died with messages in hand."""
 ACK_WAIT = 30.0
 
 _PIN = b"Nats-Pin-Id: "
@@ -134,8 +137,7 @@ class PinnedPull:
     async def start(self) -> None:
         """Create the consumer if need be and begin to pull."""
         await self._create()
-        self._listen()
-        self._pull()
+        self._renew()
         self._ticking = asyncio.create_task(self._tick(), name=f"pull {self.consumer}")
 
     def cease(self) -> None:
@@ -149,7 +151,9 @@ class PinnedPull:
         """Let a standby have the consumer at once."""
         if self.pin:
             try:
-                await self.bus.unpin(self.consumer, GROUP)
+                holder, _ = await self._holder()
+                if holder == self.pin:
+                    await self.bus.unpin(self.consumer, GROUP)
             except BusFault as fault:
                 log.debug("unpin_failed", consumer=self.consumer, error=str(fault))
         self.pin = ""
@@ -167,12 +171,28 @@ class PinnedPull:
         self._asked = 0
 
     async def _tick(self) -> None:
-        while True:
+        for count in itertools.count(1):
             await asyncio.sleep(PULL_EVERY)
             # The pin lives from pull to pull, so one is sent even when nothing more fits.
             self._asked = 0
             if self._renewing is None:
                 self._pull()
+            if not self.pin and count % LOOK_EVERY == 0:
+                await self._look()
+
+    async def _look(self) -> None:
+        """Start over if what nobody holds was delivered to somebody who is gone.
+
+        A pin is given with a message, and those would come again only after `ACK_WAIT`.
+        """
+        try:
+            holder, unacked = await self._holder()
+        except BusFault as fault:
+            log.debug("consumer_not_seen", consumer=self.consumer, error=str(fault))
+            return
+        if unacked and not holder and not self.pin:
+            log.info("messages_taken_over", consumer=self.consumer, unacked=unacked)
+            self.doubt()
 
     def _pull(self) -> None:
         batch = max(1, self._limit - self._owner.held - self._asked)
@@ -230,7 +250,7 @@ class PinnedPull:
 
     def _renewed(self, task: asyncio.Task[None]) -> None:
         self._renewing = None
-        if not task.cancelled() and task.exception() is None:
+        if not task.cancelled():
             self._pull()
 
     async def _reset(self) -> None:
@@ -238,10 +258,7 @@ class PinnedPull:
         while True:
             await self.bus.link.connected.wait()
             try:
-                if self.pin and await self._pinned_to_us():
-                    await self.bus.reset(self.consumer)
-                else:
-                    self.pin = ""
+                await self._start_over()
                 break
             except Denied as denied:
                 if denied.code == UNKNOWN_CONSUMER:
@@ -250,8 +267,20 @@ class PinnedPull:
                 log.warning("reset_refused", consumer=self.consumer, error=str(denied))
             except BusFault as fault:
                 log.debug("reset_failed", consumer=self.consumer, error=str(fault))
+            except Exception:  # a shard that stands still for ever would be worse
+                log.exception("reset_failed", consumer=self.consumer)
             await asyncio.sleep(0.1)
         self._listen()
+
+    async def _start_over(self) -> None:
+        """Go back to the ack floor, unless somebody else holds the consumer."""
+        holder, unacked = await self._holder()
+        if holder not in ("", self.pin):
+            self.pin = ""
+            return
+        self.pin = holder
+        if holder or unacked:
+            await self.bus.reset(self.consumer)
 
     async def _recreate(self) -> None:
         log.warning("consumer_missing", consumer=self.consumer)
@@ -262,11 +291,12 @@ class PinnedPull:
             log.warning("consumer_not_created", consumer=self.consumer, error=str(fault))
             await asyncio.sleep(0.5)
 
-    async def _pinned_to_us(self) -> bool:
+    async def _holder(self) -> tuple[str, int]:
+        """Whose pin the consumer has, if any, and how many messages are not acknowledged."""
         name = f"CONSUMER.INFO.{self.bus.stream}.{self.consumer}"
         answer = await self.bus.api(name, timeout=2.0)
         groups = answer.get("priority_groups") or [{}]
-        return bool(groups[0].get("pinned_client_id") == self.pin)
+        return str(groups[0].get("pinned_client_id", "")), int(answer.get("num_ack_pending", 0))
 
 
 class SharedPull:
