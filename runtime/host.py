@@ -82,6 +82,8 @@ class Host:
 
         Raises ConfigError for a type that cannot be loaded, before anything is taken.
         """
+        # Watch before reading, or what is deployed in between is missed.
+        Bucket(self.bus, "config").watch(self._reread)
         self.system.deployments = await read_deployments(self.bus)
         chosen = _choose(self.system.deployments, set(run))
         loaded = [(one, self._load(one)) for one in chosen]
@@ -90,7 +92,6 @@ class Host:
         ]
         self.bus.link.on_rebuilt.append(self._rebuilt)
         self.bus.link.on_lost.append(self._lost)
-        Bucket(self.bus, "config").watch(self._reread)
         for deployment, cls in loaded:
             await self._run(deployment, cls)
         self._tasks.append(asyncio.create_task(self._guard(self._beat()), name="heartbeat"))

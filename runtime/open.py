@@ -41,7 +41,9 @@ async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True
 
     Raises StreamMismatch, or Unavailable if not patient.
     """
-    link = Connection(server_urls(table), **credentials(table))
+    # Each user may only hear answers of its own: nats/accounts.conf.
+    inbox = f"_INBOX_{table.user}" if table.user else "_INBOX"
+    link = Connection(server_urls(table), inbox=inbox, **credentials(table))
     await link.open(patient=patient)
     bus = Bus(link)
     while check:

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 COALESCE = 0.03
 COALESCE_BYTES = 1024
+MOST_AT_ONCE = 32 * 1024
+"""Characters of one delta, and of what may wait to be said."""
 DELTA_GRACE = timedelta(minutes=15)
 
 decode_run = msgspec.json.Decoder(RunRecord).decode
@@ -224,7 +226,8 @@ class Work:
 class Voice:
     """Says what a handler yields: the first piece at once, then gathered for a moment.
 
-    One delta is in flight at a time, so that none overtakes another.
+    One delta is in flight at a time, so that none overtakes another; who yields faster than
+    the broker stores has to wait.
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -233,15 +236,17 @@ class Voice:
         self._size = 0
         self._sender: asyncio.Task[None] | None = None
         self._last = 0.0
+        self._room = asyncio.Event()
 
-    def add(self, text: str) -> None:
+    async def add(self, text: str) -> None:
         """Queue a piece. Raises Fenced if an earlier one was refused."""
-        if self._sender is not None and self._sender.done():
-            self._sender.result()
-        self._pieces.append(text)
-        self._size += len(text)
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send())
+        for start in range(0, len(text), MOST_AT_ONCE):
+            while self._size >= MOST_AT_ONCE:
+                self._check()
+                self._room.clear()
+                await self._room.wait()
+            self._check()
+            self._queue(text[start : start + MOST_AT_ONCE])
 
     async def drain(self) -> None:
         """Wait until everything is stored. Raises Fenced if it was refused."""
@@ -253,11 +258,23 @@ class Voice:
         if self._sender is not None and not self._sender.cancel() and not self._sender.cancelled():
             self._sender.exception()  # heard already, or of no consequence any more
 
+    def _check(self) -> None:
+        if self._sender is not None and self._sender.done():
+            self._sender.result()
+
+    def _queue(self, text: str) -> None:
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+            self._sender.add_done_callback(lambda _: self._room.set())
+
     async def _send(self) -> None:
         while self._pieces:
             since = time.monotonic() - self._last
             if since < COALESCE and self._size < COALESCE_BYTES:
                 await asyncio.sleep(COALESCE - since)
             text, self._pieces, self._size = "".join(self._pieces), [], 0
+            self._room.set()
             await self._attempt.say(text)
             self._last = time.monotonic()

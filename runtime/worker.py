@@ -256,7 +256,7 @@ class Pool:
         try:
             async for piece in pieces:
                 if isinstance(piece, Delta):
-                    voice.add(piece.text)
+                    await voice.add(piece.text)
                 else:
                     result = piece
             await voice.drain()

@@ -1,170 +1,36 @@
 """A turn of a keyed actor: applied once, answered once, all of it or nothing."""
 
 import asyncio
-from datetime import timedelta
 
 import msgspec
 import pytest
 
-from runtime import Actor, Reject, Turn, Worker, handler
 from runtime.ask import Origin
 from runtime.bus import Outgoing, expect
 from runtime.errors import AskTimeout, Refused
-from runtime.run import Work
 from runtime.testing import running
 from schemas import subjects
-from schemas.base import Address, Job, Message, Request, Topic
+from schemas.base import Address, Topic
 from schemas.envelope import encode
-from schemas.record import RunFailed
-
-EVENTS = Topic("counter", "a")
-HERE = Address("counter", "a")
-
-
-class Total(Message, tag="counter.total"):
-    n: int
-    said: list[str] = []
-
-
-class Add(Request[Total], tag="counter.add"):
-    n: int
-
-
-class Get(Request[Total], tag="counter.get"): ...
-
-
-class Fail(Request[Total], tag="counter.fail"):
-    times: int
-
-
-class Pass(Message, tag="counter.pass"):
-    to: str
-    n: int
-
-
-class Wake(Message, tag="counter.wake"):
-    text: str
-
-
-class SetAlarm(Request[Total], tag="counter.set_alarm"):
-    name: str
-    text: str
-    seconds: float
-
-
-class DropAlarm(Request[Total], tag="counter.drop_alarm"):
-    name: str
-
-
-class Stray(Request[Total], tag="counter.stray"): ...
-
-
-class Huge(Request[Total], tag="counter.huge"):
-    size: int
-
-
-class Doubled(Message, tag="doubler.doubled"):
-    n: int
-
-
-class Double(Job[Doubled], tag="doubler.double"):
-    n: int
-
-
-class StartTwice(Request[Total], tag="counter.start_twice"): ...
-
-
-class CounterState(msgspec.Struct):
-    n: int = 0
-    said: list[str] = []
-
-
-failures: dict[str, int] = {}
-
-
-class Counter(Actor):
-    """Counts, and misbehaves on request."""
-
-    state: CounterState
-
-    @handler
-    def add(self, message: Add, ctx: Turn) -> Total:
-        self.state.n += message.n
-        if message.n < 0:
-            ctx.emit(EVENTS, Total(n=-1))
-            raise Reject("NEGATIVE", f"{message.n} is below zero", status=422)
-        ctx.emit(EVENTS, Total(n=self.state.n))
-        return self._total()
-
-    @handler
-    def get(self, message: Get, ctx: Turn) -> Total:
-        return self._total()
-
-    @handler
-    def fail(self, message: Fail, ctx: Turn) -> Total:
-        self.state.n += 1000
-        ctx.emit(EVENTS, Total(n=-2))
-        failures[ctx.key] = failures.get(ctx.key, 0) + 1
-        if failures[ctx.key] <= message.times:
-            raise ValueError("not yet")
-        return self._total()
-
-    @handler
-    def pass_on(self, message: Pass, ctx: Turn) -> None:
-        self.state.n -= message.n
-        ctx.tell(Address("counter", message.to), Wake(text=f"{message.n} from {ctx.key}"))
-
-    @handler
-    def wake(self, message: Wake, ctx: Turn) -> None:
-        self.state.said.append(message.text)
-        ctx.emit(Topic("counter", ctx.key), message)
-
-    @handler
-    def set_alarm(self, message: SetAlarm, ctx: Turn) -> Total:
-        ctx.remind(message.name, Wake(text=message.text), after=timedelta(seconds=message.seconds))
-        return self._total()
-
-    @handler
-    def drop_alarm(self, message: DropAlarm, ctx: Turn) -> Total:
-        ctx.forget(message.name)
-        return self._total()
-
-    @handler
-    def stray(self, message: Stray, ctx: Turn) -> Total:
-        ctx.tell(Address("nobody", "x"), Wake(text="?"))
-        return self._total()
-
-    @handler
-    def grow(self, message: Huge, ctx: Turn) -> Total:
-        self.state.said.append("x" * message.size)
-        return self._total()
-
-    @handler
-    def start_twice(self, message: StartTwice, ctx: Turn) -> Total:
-        run = ctx.start(Address("doubler", ctx.key), Double(n=1))
-        ctx.start(Address("doubler", ctx.key), Double(n=21))
-        ctx.stop(run, "not needed after all")
-        return self._total()
-
-    @handler
-    def take_result(self, message: Doubled, ctx: Turn) -> None:
-        self.state.said.append(f"doubled {message.n}")
-        ctx.emit(Topic("counter", ctx.key), message)
-
-    @handler
-    def take_failure(self, message: RunFailed, ctx: Turn) -> None:
-        self.state.said.append(f"failed {message.reason}")
-
-    def _total(self) -> Total:
-        return Total(n=self.state.n, said=self.state.said)
-
-
-class Doubler(Worker):
-    """Doubles numbers."""
-
-    @handler
-    async def double(self, job: Double, ctx: Work) -> Doubled:
-        return Doubled(n=2 * job.n)
+from tests.integration.counter import (
+    EVENTS,
+    HERE,
+    Add,
+    Counter,
+    CounterState,
+    Double,
+    Doubled,
+    Doubler,
+    Fail,
+    Get,
+    Huge,
+    Pass,
+    StartTwice,
+    Stray,
+    Total,
+    Wake,
+    failures,
+)
 
 
 async def test_a_request_is_answered_with_the_state_after_it() -> None:
@@ -220,9 +86,7 @@ async def test_a_repeat_after_the_duplicate_window_finds_its_answer_in_the_recor
 async def test_many_askers_with_one_id_get_one_answer_from_one_turn() -> None:
     async with running(counter=Counter) as kit:
         origin = Origin(id="same", bodyhash="h")
-        answers = await asyncio.gather(
-            *(kit.ask(HERE, Add(n=1), origin=origin) for _ in range(50))
-        )
+        answers = await asyncio.gather(*(kit.ask(HERE, Add(n=1), origin=origin) for _ in range(50)))
         state = await kit.state(HERE)
 
     assert set(a.n for a in answers) == {1}
@@ -324,59 +188,6 @@ async def test_state_that_grows_too_large_is_refused_and_kept_as_it_was() -> Non
 
     assert "at most 131072" in letters[0].reason
     assert state.n == 1
-
-
-async def test_a_reminder_comes_when_it_is_due() -> None:
-    async with running(counter=Counter) as kit:
-        await kit.ask(HERE, SetAlarm(name="tea", text="tea is ready", seconds=3600))
-        before = await kit.state(HERE)
-        await kit.advance(timedelta(minutes=59))
-        await kit.settled()
-        early = await kit.state(HERE)
-        await kit.advance(timedelta(minutes=1))
-        await kit.event(EVENTS, Wake)
-        after = await kit.state(HERE)
-
-    assert before.said == early.said == []
-    assert after.said == ["tea is ready"]
-
-
-async def test_the_server_itself_brings_a_reminder() -> None:
-    async with running(counter=Counter) as kit:
-        await kit.ask(HERE, SetAlarm(name="tea", text="tea", seconds=0.2))
-        heard = await kit.event(EVENTS, Wake)
-
-    assert heard.text == "tea"
-
-
-async def test_a_reminder_replaces_its_namesake_and_can_be_forgotten() -> None:
-    async with running(counter=Counter) as kit:
-        await kit.ask(HERE, SetAlarm(name="tea", text="old", seconds=60))
-        await kit.ask(HERE, SetAlarm(name="tea", text="new", seconds=60))
-        await kit.ask(HERE, SetAlarm(name="egg", text="egg", seconds=60))
-        await kit.ask(HERE, DropAlarm(name="egg"))
-        await kit.ask(HERE, DropAlarm(name="never set"))
-        await kit.advance(timedelta(hours=1))
-        await kit.event(EVENTS, Wake)
-        await kit.settled()
-        state = await kit.state(HERE)
-        timers = await kit.bus.lasts("timer.>")
-
-    assert state.said == ["new"]
-    assert timers == []
-
-
-async def test_a_reminder_that_is_on_its_way_when_it_is_forgotten_is_dropped() -> None:
-    async with running(counter=Counter) as kit:
-        await kit.ask(HERE, SetAlarm(name="tea", text="stale", seconds=60))
-        stale = (await kit.bus.lasts("timer.>"))[0]
-        await kit.ask(HERE, DropAlarm(name="tea"))
-        await kit.ask(HERE, SetAlarm(name="tea", text="fresh", seconds=60))
-        await kit.bus.publish(subjects.mail(HERE), stale.data)
-        await kit.settled()
-        state = await kit.state(HERE)
-
-    assert state.said == []
 
 
 async def test_a_job_result_comes_back_as_a_message() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -71,9 +72,7 @@ class Boss(Actor):
         after = message.expires_in
         expires = None if after is None else ctx.now + timedelta(seconds=after)
         hand = Address("hand", ctx.key)
-        run = ctx.start(
-            hand, message.job, priority=message.priority, topic=TOPIC, expires=expires
-        )
+        run = ctx.start(hand, message.job, priority=message.priority, topic=TOPIC, expires=expires)
         return Given(run=run)
 
     @handler
@@ -98,13 +97,15 @@ class Hand(Worker):
 
     running = 0
     most = 0
-    order: list[str] = []
+    order: ClassVar[list[str]] = []
     gate: asyncio.Event = asyncio.Event()
+    begun: asyncio.Semaphore = asyncio.Semaphore(0)
 
     async def on_start(self) -> None:
         Hand.running = Hand.most = 0
         Hand.order = []
         Hand.gate = asyncio.Event()
+        Hand.begun = asyncio.Semaphore(0)
 
     @handler
     async def do(self, job: Do, ctx: Work) -> Did:
@@ -123,13 +124,13 @@ class Hand(Worker):
                 raise Retry("lost the thread", after=timedelta(milliseconds=10))
         while job.forever:
             yield Delta(text="x" * 1100)
-            await asyncio.sleep(0)
         yield Did(what="spoke", attempt=ctx.attempt)
 
     @handler
     async def hold(self, job: Hold, ctx: Work) -> Did:
         Hand.running += 1
         Hand.most = max(Hand.most, Hand.running)
+        Hand.begun.release()
         await Hand.gate.wait()
         Hand.running -= 1
         return Did(what="held")
@@ -206,8 +207,8 @@ async def test_never_more_jobs_at_once_than_slots() -> None:
         await asyncio.gather(
             *(kit.ask(Address("boss", f"b{n}"), Give(job=Hold())) for n in range(12))
         )
-        while Hand.running < 3:
-            await asyncio.sleep(0)
+        for _ in range(3):
+            await Hand.begun.acquire()
         Hand.gate.set()
         await kit.settled()
         events = await kit.events(TOPIC, Did)
@@ -221,8 +222,7 @@ async def test_never_more_jobs_at_once_than_slots() -> None:
 async def test_urgent_jobs_are_done_first() -> None:
     async with running(boss=Boss, hand=hands(concurrency=1)) as kit:
         await kit.ask(HERE, Give(job=Hold()))
-        while Hand.running < 1:
-            await asyncio.sleep(0)
+        await Hand.begun.acquire()
         for priority, what in ((2, "later"), (1, "next"), (0, "now")):
             await kit.ask(HERE, Give(job=Do(what=what), priority=priority))
         Hand.gate.set()
@@ -261,13 +261,16 @@ async def test_after_a_stop_the_broker_itself_refuses_every_further_word() -> No
     async with running(boss=Boss, hand=hands()) as kit:
         for _ in range(20):
             given = await kit.ask(HERE, Give(job=Speak(pieces=1, forever=True)))
-            await _wait_for_words(kit, given.run, 3)
+            started = await kit.event(TOPIC, RunStarted)
+            for _ in range(3):
+                await kit.event(TOPIC, Delta)
             await kit.ask(HERE, Halt(run=given.run))
             stop = await kit.bus.last(subjects.run(given.run))
             await _wait_until_idle(kit)
             assert stop is not None
             assert decode_run(stop.data).state == "stopped"
             said = await _words(kit, given.run)
+            assert started.run == given.run
             assert said
             assert max(said) < stop.seq
 
@@ -278,16 +281,11 @@ async def _words(kit: Kit, run: str) -> list[int]:
     return [seq for seq, e in envelopes if e.runid == run and e.type == "run.delta"]
 
 
-async def _wait_for_words(kit: Kit, run: str, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(await _words(kit, run)) < count:
-            await asyncio.sleep(0.005)
-
-
 async def _wait_until_idle(kit: Kit) -> None:
-    async with asyncio.timeout(10):
-        while kit.host.pools["hand"].running:
-            await asyncio.sleep(0.005)
+    """The run's attempt is over once the broker has refused it a word."""
+    if running := list(kit.host.pools["hand"].running):
+        await asyncio.wait(running, timeout=10)
+    assert not kit.host.pools["hand"].running
 
 
 async def test_a_job_whose_run_is_gone_or_ended_is_dropped() -> None:
@@ -317,8 +315,7 @@ async def test_a_job_nobody_can_read_becomes_a_dead_letter() -> None:
 async def test_a_job_in_hand_when_its_host_stops_is_done_by_the_next() -> None:
     async with running(boss=Boss, hand=hands()) as kit:
         await kit.ask(HERE, Give(job=Hold()))
-        while Hand.running < 1:
-            await asyncio.sleep(0)
+        await Hand.begun.acquire()
         await kit.stop_host(grace=0.05)
         await kit.start_host()
         Hand.gate.set()
