@@ -45,7 +45,7 @@ def check_url(text: str, *, allow_private: bool = False) -> httpx.URL:
         raise NotAllowedError(f"url: expected http://… or https://…, not {url.scheme or '?'}://…")
     if url.userinfo:
         raise NotAllowedError("url: secrets do not belong in it; leave out user and password")
-    if port_of(url) in CLOSED_PORTS:
+    if not 0 < port_of(url) < 65536 or port_of(url) in CLOSED_PORTS:
         raise NotAllowedError(f"url: port {port_of(url)} is not for webhooks")
     if not allow_private:
         _check_host(url.host)
