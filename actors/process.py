@@ -90,11 +90,14 @@ class Process:
                 )
                 code = await running.wait()
         except BaseException as error:
-            await _kill(running)
+            await _end(running)
             if isinstance(error, TimeoutError):
                 limit = f"{self._options.timeout:g} s"
                 raise TimeoutError(f"{self._name} gave no result within {limit}") from None
             raise
+        if len(output) > RESULT_LIMIT:
+            detail = f"{self._name} said more than {RESULT_LIMIT} bytes"
+            raise Reject("result_too_large", detail, status=413)
         if code != 0:
             raise ProgramFailed(self._how_it_ended(code, last_words))
         return self._understand(output)
@@ -135,12 +138,14 @@ async def _write(running: Running, data: bytes) -> None:
 
 
 async def _read(running: Running) -> bytes:
+    """What it says, up to a little more than a result may be; saying more ends it."""
     assert running.stdout is not None
     output = bytearray()
     while chunk := await running.stdout.read(8192):
-        output += chunk
-        if len(output) > RESULT_LIMIT:
-            raise Reject("result_too_large", f"its output is over {RESULT_LIMIT} bytes", status=413)
+        if len(output) <= RESULT_LIMIT:
+            output += chunk
+            if len(output) > RESULT_LIMIT:
+                _kill(running)
     return bytes(output)
 
 
@@ -153,12 +158,19 @@ async def _tail(running: Running) -> bytes:
     return tail
 
 
-async def _kill(running: Running) -> None:
-    """End it and whatever it has started."""
+def _kill(running: Running) -> None:
+    """Kill it and whatever it has started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             running.kill()
         else:
             os.killpg(running.pid, signal.SIGKILL)
+
+
+async def _end(running: Running) -> None:
+    """Kill it and wait until nothing of it is left."""
+    _kill(running)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(running.wait(), REAP)
+        async with asyncio.timeout(REAP):
+            await asyncio.gather(_read(running), _tail(running))
+            await running.wait()
