@@ -1,0 +1,1 @@
+"""How fast it is, beside others doing the same on the same machine. Run by `python -m bench`."""
