@@ -57,8 +57,10 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Let another process have it."""
-        os.close(self._handle)
+        """Let another process have it. More than once is harmless."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def find(self, task_id: str) -> Entry | None:
         """What is known of a task."""

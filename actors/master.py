@@ -11,6 +11,7 @@ import msgspec
 
 from actors.limits import check_name, check_order, check_result, clip
 from runtime.actor import Actor, handler
+from runtime.config import duration
 from runtime.errors import Reject
 from runtime.turn import Turn
 from schemas.base import Address, Message
@@ -59,13 +60,12 @@ class MasterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`attempts` is how often a remote child may take one task; `deadline` ends any task."""
 
     attempts: int = 3
-    deadline: timedelta = timedelta(hours=24)
+    deadline: str = "24h"
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts = {self.attempts!r}: expected 1 or more")
-        if self.deadline <= timedelta():
-            raise ValueError(f"deadline = {self.deadline}: expected more than nothing")
+        duration(self.deadline)
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class Master(Actor):
         ctx.emit(task_topic(task_id), TaskCreated(task_id=task_id, order=order))
         ctx.emit(LOG, Logged(event="send", at=ctx.now, task_id=task_id, order=order))
         self._start(task_id, task, ctx)
-        ctx.remind(DEADLINE, TaskOverdue(task_id=task_id), after=self.options.deadline)
+        ctx.remind(DEADLINE, TaskOverdue(task_id=task_id), after=duration(self.options.deadline))
         return Sent(task_id=task_id)
 
     def _check_new(self, order: Order, task_id: str, ctx: Turn) -> None:
@@ -140,7 +140,7 @@ class Master(Actor):
             Execute(task_id=task_id, order=task.order),
             priority=task.order.priority,
             topic=task_topic(task_id),
-            expires=(task.created or ctx.now) + self.options.deadline,
+            expires=(task.created or ctx.now) + duration(self.options.deadline),
         )
 
     # -- what comes back -------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from actors.limits import RESULT_LIMIT, clip
+from runtime.config import duration
 from runtime.errors import ConfigError, Reject
 
 TAIL = 4096
@@ -37,20 +38,19 @@ class ProcessOptions(
     tag_field="kind",
     tag="subprocess",
 ):
-    """`argv` is the program and its arguments, no shell; `timeout` is in seconds.
+    """`argv` is the program and its arguments, no shell; `timeout` is for one attempt.
 
     `env` names the variables of this host's environment that it gets; it gets no other.
     """
 
     argv: tuple[str, ...]
-    timeout: float = 60.0
+    timeout: str = "60s"
     env: tuple[str, ...] = ("PATH", "LANG")
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0] or any("\0" in word for word in self.argv):
             raise ValueError(f"argv = {list(self.argv)!r}: expected a program and its arguments")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout = {self.timeout!r}: expected more than 0 seconds")
+        duration(self.timeout)
 
 
 class ProgramFailed(Exception):
@@ -63,6 +63,7 @@ class Process:
     def __init__(self, options: ProcessOptions) -> None:
         self._options = options
         self._name = options.argv[0]
+        self._timeout = duration(options.timeout).total_seconds()
         self._environment = {name: os.environ[name] for name in options.env if name in os.environ}
         if shutil.which(self._name, path=self._environment.get("PATH")) is None:
             raise ConfigError(f"argv: there is no program {self._name!r}; install it or correct it")
@@ -84,7 +85,7 @@ class Process:
             start_new_session=True,
         )
         try:
-            async with asyncio.timeout(self._options.timeout):
+            async with asyncio.timeout(self._timeout):
                 _, output, last_words = await asyncio.gather(
                     _write(running, msgspec.json.encode(order)), _read(running), _tail(running)
                 )
@@ -92,7 +93,7 @@ class Process:
         except BaseException as error:
             await _end(running)
             if isinstance(error, TimeoutError):
-                limit = f"{self._options.timeout:g} s"
+                limit = self._options.timeout
                 raise TimeoutError(f"{self._name} gave no result within {limit}") from None
             raise
         if len(output) > RESULT_LIMIT:

@@ -206,6 +206,10 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--name {given.name!r}: expected {ACTOR_NAME.pattern}")
     if not 1 <= given.seconds <= 3600:
         parser.error(f"--seconds {given.seconds:g}: expected 1 to 3600")
+    if not 0 <= given.wait <= 30:
+        parser.error(f"--wait {given.wait:g}: expected 0 to 30")
+    if not given.timeout > 0:
+        parser.error(f"--timeout {given.timeout:g}: expected more than 0")
     return given
 
 
@@ -224,11 +228,11 @@ def read_environment() -> tuple[str, str]:
 async def main(argv: Sequence[str] | None = None) -> None:
     """Run the child until SIGTERM or SIGINT; exits with a sentence if it cannot go on."""
     given, (base, key) = read_arguments(argv), read_environment()
-    configure("console" if sys.stderr.isatty() else "json")
     try:
         function, journal = Function(given.call), Journal(given.state)
     except (ValueError, JournalFault) as error:
         raise SystemExit(str(error)) from None
+    configure("console" if sys.stderr.isatty() else "json")
     relay = Relay(base, key, name=given.name, child_id=given.child_id or given.name)
     child = RemoteChild(
         relay,

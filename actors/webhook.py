@@ -21,12 +21,14 @@ import msgspec
 
 from actors.limits import RESULT_LIMIT, clip
 from actors.outside import NotAllowedError, check_url, port_of, resolve
+from runtime.config import duration
 from runtime.errors import ConfigError, Reject, Retry
 from runtime.log import mask
 
 CONNECT = 3.0
 MOST_ADDRESSES = 4
 LONGEST_WAIT = 60
+LONGEST_TRY = timedelta(seconds=60)
 SECRET_PREFIX = "whsec_"
 
 
@@ -38,7 +40,7 @@ class WebhookOptions(
     tag_field="kind",
     tag="webhook",
 ):
-    """Where to post, and how long one try may take in all, in seconds.
+    """Where to post, and how long one try may take in all.
 
     `secret_env` names the environment variable with the signing secret; without it nothing
     is signed. `tries` bounds how often one order is posted. `allow_private` is for local
@@ -47,14 +49,14 @@ class WebhookOptions(
 
     url: str
     secret_env: str = ""
-    timeout: float = 10.0
+    timeout: str = "10s"
     tries: int = 3
     allow_private: bool = False
 
     def __post_init__(self) -> None:
         check_url(self.url, allow_private=self.allow_private)
-        if not 0 < self.timeout <= 60:
-            raise ValueError(f"timeout = {self.timeout!r}: expected more than 0, at most 60 s")
+        if duration(self.timeout) > LONGEST_TRY:
+            raise ValueError(f"timeout = {self.timeout!r}: expected at most 60s")
         if self.tries < 1:
             raise ValueError(f"tries = {self.tries!r}: expected 1 or more")
 
@@ -69,6 +71,7 @@ class Webhook:
     def __init__(self, options: WebhookOptions) -> None:
         self._options = options
         self._url = check_url(options.url, allow_private=options.allow_private)
+        self._timeout = duration(options.timeout).total_seconds()
         self._secret = _read_secret(options.secret_env)
         self._transport: httpx.AsyncHTTPTransport
 
@@ -94,12 +97,12 @@ class Webhook:
 
     async def _try(self, order: dict[str, Any]) -> Any:
         try:
-            async with asyncio.timeout(self._options.timeout):
+            async with asyncio.timeout(self._timeout):
                 return await self._post(order)
         except NotAllowedError as error:
             raise Reject("url_not_allowed", str(error)) from None
         except TimeoutError:
-            limit = f"{self._options.timeout:g} s"
+            limit = self._options.timeout
             raise DeliveryFailed(f"{self._host} gave no full answer within {limit}") from None
         except (httpx.HTTPError, OSError) as error:
             what = clip(str(error), 200) or type(error).__name__
@@ -133,7 +136,7 @@ class Webhook:
                 self._url.copy_with(host=address),
                 headers=headers,
                 content=body,
-                extensions=_extensions(host, self._options.timeout),
+                extensions=_extensions(host, self._timeout),
             )
             try:
                 return await self._transport.handle_async_request(request)

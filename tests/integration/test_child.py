@@ -162,7 +162,9 @@ async def test_many_tasks_at_once_are_each_done_once() -> None:
 
 
 def program(code: str, **options: Any) -> Process:
-    return Process(ProcessOptions(argv=(sys.executable, "-c", code), **{"timeout": 10, **options}))
+    return Process(
+        ProcessOptions(argv=(sys.executable, "-c", code), **{"timeout": "10s", **options})
+    )
 
 
 async def failure(attempt: Awaitable[Any]) -> Exception:
@@ -276,10 +278,10 @@ time.sleep(60)
 
 async def test_a_program_that_takes_too_long_ends_with_all_it_has_started(tmp_path: Path) -> None:
     told = tmp_path / "pid"
-    error = await failure(program(FAMILY.format(path=str(told)), timeout=1.0).do(ORDER))
+    error = await failure(program(FAMILY.format(path=str(told)), timeout="1s").do(ORDER))
     grandchild = int(told.read_text())
 
-    assert str(error).endswith("gave no result within 1 s")
+    assert str(error).endswith("gave no result within 1s")
     await gone(grandchild)
 
 
@@ -324,7 +326,7 @@ async def until(is_so: Callable[[], bool]) -> None:
         ({"kind": "callable", "call": "actors.commands:COMMANDS"}, "is not a function"),
         ({"kind": "subprocess", "argv": []}, "expected a program"),
         ({"kind": "subprocess", "argv": ["a\0b"]}, "expected a program"),
-        ({"kind": "subprocess", "argv": ["true"], "timeout": 0}, "more than 0 seconds"),
+        ({"kind": "subprocess", "argv": ["true"], "timeout": "0s"}, "not a duration"),
         ({"kind": "subprocess", "argv": ["true"], "shell": True}, "unknown field `shell`"),
     ],
 )

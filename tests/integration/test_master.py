@@ -10,6 +10,8 @@ import pytest
 from actors.child import Child, Remote
 from actors.limits import DEPTH_LIMIT, RESULT_LIMIT
 from actors.master import MOST_ACKS, Master
+from runtime.actor import read_options
+from runtime.errors import ConfigError
 from runtime.testing import Kit, running
 from schemas.deployment import Deployment
 from schemas.record import RunFailed
@@ -211,10 +213,32 @@ async def test_a_task_that_nobody_takes_fails_at_its_deadline(kit: Kit) -> None:
     failed = await kit.event(task_topic("t_1"), TaskFailed)
     late = await refusal(call_back(kit, "t_1", {"late": True}))
 
-    assert failed.reason == "not done within 1 day, 0:00:00"
+    assert failed.reason == "not done within 24h"
     assert (late.code, late.status) == ("already_final", 409)
     assert failed.reason in late.detail
     assert await ends(kit, "t_1") == [failed]
+
+
+async def test_the_deadline_of_tasks_is_an_option() -> None:
+    async with running(master=(Master, {"deadline": "10m"}), far=Remote) as kit:
+        await send(kit, "t_1")
+        await kit.advance(timedelta(minutes=10))
+        failed = await kit.event(task_topic("t_1"), TaskFailed)
+
+        assert failed.reason == "not done within 10m"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"attempts": 0}, "attempts = 0: expected 1 or more"),
+        ({"deadline": "soon"}, "'soon' is not a duration"),
+        ({"deadlin": "1h"}, "unknown field `deadlin`"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f'actor "master".*{problem}'):
+        read_options(Master, "master", options)
 
 
 @pytest.mark.promise("CB-04", "CB-38")

@@ -34,7 +34,7 @@ ORDER: dict[str, Any] = {"task_id": "t_1", "attempt": 1, "run": "r1", "cmd": "te
 
 @asynccontextmanager
 async def webhook(url: str, **options: Any) -> AsyncIterator[Webhook]:
-    given = WebhookOptions(url=url, **{"allow_private": True, "timeout": 5.0, **options})
+    given = WebhookOptions(url=url, **{"allow_private": True, "timeout": "5s", **options})
     hook = Webhook(given)
     await hook.open()
     try:
@@ -225,17 +225,17 @@ SLOW_HEAD = endless(b"HTTP/1.1 200 OK\r\n", b"X-Slow: 1\r\n", 0.01)
 @pytest.mark.parametrize("act", [SLOW_BODY, SLOW_HEAD, silence])
 async def test_an_answer_has_one_time_limit_in_all(act: Any) -> None:
     async with receiving(act) as receiver:
-        result = await outcome(receiver, timeout=0.3)
+        result = await outcome(receiver, timeout="300ms")
         await asyncio.wait_for(receiver.closed.wait(), 5)
 
     assert isinstance(result, DeliveryFailed)
-    assert str(result) == "127.0.0.1 gave no full answer within 0.3 s"
+    assert str(result) == "127.0.0.1 gave no full answer within 300ms"
 
 
 async def test_what_is_no_http_or_not_there_is_tried_again() -> None:
     async with receiving(endless(b"220 smtp ready\r\n\r\n", b"")) as receiver:
         odd = await outcome(receiver)
-        tls = await outcome(Receiver([], receiver.port), timeout=1.0)
+        tls = await outcome(Receiver([], receiver.port), timeout="1s")
     gone = await outcome(receiver)
 
     assert [type(each) for each in (odd, tls, gone)] == [DeliveryFailed] * 3
@@ -326,8 +326,8 @@ async def test_the_address_that_was_checked_is_the_one_that_is_called() -> None:
     [
         ({"url": "http://127.0.0.1/"}, "not a public address"),
         ({"url": "https://user:pw@ok.example/"}, "secrets do not belong in it"),
-        ({"url": "https://ok.example/", "timeout": 0}, "timeout = 0"),
-        ({"url": "https://ok.example/", "timeout": 61}, "at most 60 s"),
+        ({"url": "https://ok.example/", "timeout": "0s"}, "not a duration"),
+        ({"url": "https://ok.example/", "timeout": "61s"}, "at most 60s"),
         ({"url": "https://ok.example/", "tries": 0}, "tries = 0"),
         ({"url": "https://ok.example/", "timout": 1}, "unknown field `timout`"),
         ({}, "missing required field `url`"),
