@@ -1,0 +1,76 @@
+"""Servers and connections to them. Most tests share one server, and each starts it empty."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from runtime.bus import Bus
+from runtime.connection import Connection
+from runtime.server import EmbeddedServer
+from runtime.streams import ensure_streams
+from tests.proxy import Proxy
+
+Connect = Callable[[str], Awaitable[Bus]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_server(
+    nats_server_binary: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[EmbeddedServer]:
+    """One server for all tests that do it no harm."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("nats"), binary=Path(nats_server_binary))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def own_server(nats_server_binary: str, tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    """A server that may be killed and frozen."""
+    server = EmbeddedServer(tmp_path / "nats", binary=Path(nats_server_binary))
+    await server.start()
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens connections as processes would, each with its bus; they end with the test."""
+    opened: list[Connection] = []
+
+    async def connect(url: str) -> Bus:
+        link = Connection([url])
+        opened.append(link)
+        await link.open(patient=False)
+        return Bus(link)
+
+    yield connect
+    await asyncio.gather(*(link.close() for link in opened))
+
+
+@pytest.fixture
+async def bus(shared_server: EmbeddedServer, connect: Connect) -> Bus:
+    """The shared server's bus, with nothing in it."""
+    bus = await connect(shared_server.url)
+    for name in (await bus.api("STREAM.NAMES"))["streams"] or []:
+        await bus.api(f"STREAM.DELETE.{name}")
+    await ensure_streams(bus)
+    return bus
+
+
+@pytest.fixture
+async def own_bus(own_server: EmbeddedServer, connect: Connect) -> Bus:
+    """The bus of a server that may be killed and frozen."""
+    bus = await connect(own_server.url)
+    await ensure_streams(bus)
+    return bus
+
+
+@pytest.fixture
+async def proxy(shared_server: EmbeddedServer) -> AsyncIterator[Proxy]:
+    """A man in the middle of connections to the shared server."""
+    async with Proxy(shared_server.port) as proxy:
+        yield proxy

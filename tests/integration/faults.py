@@ -1,0 +1,24 @@
+"""What is done to a server: frozen as a machine that hangs, killed as by a power cut."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+from runtime.server import EmbeddedServer
+
+
+@contextlib.contextmanager
+def frozen(server: EmbeddedServer) -> Iterator[None]:
+    """Let it stand still: connections stay open, nothing is answered."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def restart(server: EmbeddedServer) -> None:
+    """Kill it and start it again on the same port and store."""
+    await server.kill()
+    await server.start()

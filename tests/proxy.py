@@ -1,0 +1,151 @@
+"""A man in the middle of NATS connections: what the server says can be lost, held, cut or made up.
+
+It knows where a message from the server ends, so that what it loses is always whole messages.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+CHUNK = 64 * 1024
+LONGEST_LINE = 8 * 1024 * 1024
+
+Choice = Callable[[bytes], bool]
+
+
+class Proxy:
+    """Passes bytes between clients and a server on loopback. `port` is chosen when it starts."""
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self.accepted = 0
+        """Connections so far."""
+        self.lost = 0
+        """Messages of the server that nobody got."""
+        self._target = target
+        self._lose: Choice = _nothing
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._listening: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._lines: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> "Proxy":
+        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._listening.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listening is not None
+        self._listening.close()
+        for line in self._lines:
+            line.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+        await self._listening.wait_closed()
+
+    # -- what it can do to those who trust it ----------------------------------------------
+
+    def lose(self, which: Choice) -> None:
+        """From now on lose the server's messages that `which` picks; they are given whole."""
+        self._lose = which
+
+    def swallow(self) -> None:
+        """Lose everything that the server says; what clients say still gets through."""
+        self._lose = _everything
+
+    def hold(self) -> None:
+        """Let nothing through, either way; nothing is lost, and connections stay open."""
+        self._flowing.clear()
+
+    def heal(self) -> None:
+        """Let everything through again, what was held first."""
+        self._lose = _nothing
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for client in list(self._clients):
+            client.transport.abort()
+
+    def say(self, words: bytes) -> None:
+        """Say something to every client as if the server did."""
+        for client in list(self._clients):
+            client.write(words)
+
+    # -- passing on ------------------------------------------------------------------------
+
+    async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        line = asyncio.current_task()
+        assert line is not None
+        self.accepted += 1
+        self._lines.add(line)
+        self._clients.add(client)
+        try:
+            await self._connect(reader, client)
+        except (OSError, asyncio.CancelledError):
+            pass  # no server, or the end of the test: the client sees its connection end
+        finally:
+            self._clients.discard(client)
+            self._lines.discard(line)
+            client.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        answers, server = await asyncio.open_connection(
+            "127.0.0.1", self._target, limit=LONGEST_LINE
+        )
+        ways = [
+            asyncio.create_task(self._pass_questions(reader, server)),
+            asyncio.create_task(self._pass_answers(answers, client)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            server.transport.abort()
+
+    async def _pass_questions(
+        self, source: asyncio.StreamReader, server: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(CHUNK):
+                await self._flowing.wait()
+                server.write(data)
+                await server.drain()
+
+    async def _pass_answers(
+        self, source: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            async for message in _messages(source):
+                await self._flowing.wait()
+                if self._lose(message):
+                    self.lost += 1
+                    continue
+                client.write(message)
+                await client.drain()
+
+
+async def _messages(source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """What a server says, one message at a time: a line, and what the line says follows it."""
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            line = await source.readuntil(b"\r\n")
+            if line.startswith((b"MSG ", b"HMSG ")):
+                yield line + await source.readexactly(int(line.split()[-1]) + 2)
+            else:
+                yield line
+
+
+def _nothing(message: bytes) -> bool:
+    return False
+
+
+def _everything(message: bytes) -> bool:
+    return True
