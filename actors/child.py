@@ -18,11 +18,17 @@ from schemas.relay import Execute, Executed
 class Way(Protocol):
     """A way of getting an order done. Whatever it raises is the attempt's failure."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Prepare, before the first order."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Leave nothing behind, after the last one."""
+        ...
 
-    async def do(self, order: dict[str, Any]) -> Any: ...
+    async def do(self, order: dict[str, Any]) -> Any:
+        """Do an order, and return what came of it."""
+        ...
 
 
 class Child(Worker):

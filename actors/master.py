@@ -90,6 +90,7 @@ class Master(Actor):
 
     @handler
     def send(self, message: Send, ctx: Turn) -> Sent:
+        """Take a task, or pass on a message; a repeat of the same order is answered the same."""
         order, task_id = message.order, message.task_id
         check_order(order)
         if order.kind == "task":
@@ -147,6 +148,7 @@ class Master(Actor):
 
     @handler
     def take_result(self, message: Executed, ctx: Turn) -> None:
+        """A child on a host has done the task, if it still had it."""
         if (task := self._running(message.task_id, ctx)) is None:
             return
         try:
@@ -161,12 +163,14 @@ class Master(Actor):
 
     @handler
     def take_failure(self, message: RunFailed, ctx: Turn) -> None:
+        """A child on a host could not do the task, if it still had it."""
         for task_id in self.state.tasks:
             if task := self._running(task_id, ctx):
                 self._fail(task_id, task, ctx, message.reason, child_id=task.order.to)
 
     @handler
     def call_back(self, message: CallBack, ctx: Turn) -> Accepted:
+        """End the task in its child's words, unless it has ended or somebody else holds it."""
         task_id, task = message.task_id, self._find(message.task_id)
         check_name("child_id", message.child_id)
         if task.status in FINAL:
@@ -181,6 +185,7 @@ class Master(Actor):
 
     @handler
     def give_up(self, message: TaskOverdue, ctx: Turn) -> None:
+        """End a task that nobody has ended in all that time."""
         task = self.state.tasks.get(message.task_id)
         if task is None or task.status in FINAL:
             return
@@ -223,6 +228,7 @@ class Master(Actor):
 
     @handler
     def take(self, message: Take, ctx: Turn) -> Leased:
+        """Lease the task to a remote child that came with the job that is out for it."""
         task_id, task = message.task_id, self._find(message.task_id)
         check_name("child_id", message.child_id)
         if not message.child_id:
@@ -244,6 +250,7 @@ class Master(Actor):
 
     @handler
     def extend(self, message: Extend, ctx: Turn) -> Leased:
+        """Let the lease last from now on for as long as is asked."""
         task_id, task = message.task_id, self._find(message.task_id)
         old = _current_lease(task_id, task, message.lease)
         lease = self._lease(task_id, task, old.child_id, old.id, message.seconds, ctx)
@@ -251,6 +258,7 @@ class Master(Actor):
 
     @handler
     def give_back(self, message: GiveBack, ctx: Turn) -> Accepted:
+        """Take the task back from its holder."""
         task_id, task = message.task_id, self._find(message.task_id)
         lease = _current_lease(task_id, task, message.lease)
         reason = clip(message.reason) or "its child gave it back"
@@ -259,6 +267,7 @@ class Master(Actor):
 
     @handler
     def end_lease(self, message: LeaseEnded, ctx: Turn) -> None:
+        """Take the task back from a holder that was not heard of."""
         task = self.state.tasks.get(message.task_id)
         if task is None or task.lease is None or task.lease.id != message.lease:
             return
@@ -295,6 +304,7 @@ class Master(Actor):
 
     @handler
     def acknowledge(self, message: Acknowledge, ctx: Turn) -> Accepted:
+        """Note who has seen the task; the first MOST_ACKS are kept with it."""
         task_id, by, task = message.task_id, message.ack_by, self._find(message.task_id)
         check_name("ack_by", by)
         if by and by not in task.acked_by and len(task.acked_by) < MOST_ACKS:
@@ -304,6 +314,7 @@ class Master(Actor):
 
     @handler
     def clear(self, message: Clear, ctx: Turn) -> Cleared:
+        """Mark the place in the log where reads of it begin."""
         check_name("by", message.by)
         ctx.emit(LOG, Logged(event="clear", at=ctx.now, by=message.by))
         return Cleared()

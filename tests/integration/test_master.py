@@ -88,6 +88,15 @@ async def test_the_same_task_sent_again_gets_the_same_answer_and_one_job(kit: Ki
     assert run
 
 
+@pytest.mark.promise("CB-33")
+async def test_an_urgent_task_waits_in_another_line_than_a_patient_one(kit: Kit) -> None:
+    for task_id, priority in (("t_0", 0), ("t_1", 1), ("t_2", 2)):
+        await send(kit, task_id, priority=priority)
+    lines = sorted(stored.subject for stored in await kit.bus.lasts("work.far.>"))
+
+    assert lines == ["work.far.0.t_0", "work.far.1.t_1", "work.far.2.t_2"]
+
+
 async def test_a_task_id_is_not_taken_for_another_order(kit: Kit) -> None:
     await send(kit, "t_1", payload={"n": 1})
     refused = await refusal(send(kit, "t_1", payload={"n": True}))
