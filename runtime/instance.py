@@ -147,7 +147,8 @@ class Instance:
             await self._back_off(failure)
 
     async def _load(self) -> Record:
-        stored = await self.system.bus.last(self._subject)
+        async with self.system.loading:
+            stored = await self.system.bus.last(self._subject)
         if stored is None:
             self._version = 0
             self._record = new_record(self._token, self.system.bus)

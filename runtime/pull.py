@@ -118,7 +118,7 @@ class PinnedPull:
     """
 
     def __init__(
-        self, bus: Bus, consumer: str, owner: Owner, create: Callable[[], Any], *, limit: int = 1000
+        self, bus: Bus, consumer: str, owner: Owner, create: Callable[[], Any], *, limit: int = 256
     ) -> None:
         self.bus = bus
         self.consumer = consumer
@@ -194,6 +194,12 @@ class PinnedPull:
             log.info("messages_taken_over", consumer=self.consumer, unacked=unacked)
             self.doubt()
 
+    def refill(self) -> None:
+        """Ask for more if little is on its way and there is room for it."""
+        room = self._owner.held < self._limit // 2
+        if room and self._asked < self._limit // 4 and self._renewing is None:
+            self._pull()
+
     def _pull(self) -> None:
         batch = max(1, self._limit - self._owner.held - self._asked)
         request: dict[str, Any] = {
@@ -231,8 +237,7 @@ class PinnedPull:
         self._expected += 1
         self._asked -= 1
         self._owner.take(delivery)
-        if self._asked < self._limit // 4 and self._owner.held < self._limit // 2:
-            self._pull()
+        self.refill()
 
     def _heed(self, packet: Packet) -> None:
         status = packet.status

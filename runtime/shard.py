@@ -69,6 +69,7 @@ class Shard:
 
     def _settle(self, delivery: Delivery) -> None:
         self._held.discard(delivery.seq)
+        self.pull.refill()
 
     def _evict(self) -> None:
         """Let go of the instance that was idle longest, if there are too many."""

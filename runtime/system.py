@@ -1,5 +1,6 @@
 """What all parts of one host share: the bus, the committer, the clock, what is deployed."""
 
+import asyncio
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from runtime.committer import Committer
 from runtime.errors import ConfigError
 from schemas.deployment import Deployment, Kind
 
+LOADS_AT_ONCE = 256
+
 
 class System:
     """One host's shared parts. `fail` is how a part says that it cannot go on."""
@@ -22,6 +25,8 @@ class System:
         self.name = name
         self.clock = clock or Clock()
         self.committer = Committer(bus)
+        self.loading = asyncio.Semaphore(LOADS_AT_ONCE)
+        """Taken to read a record: after a start every key wants its own at once."""
         self.first_backoff = 0.05
         """Seconds before a failed handler is tried again; each further wait is four times it."""
         self.deployments: dict[str, Deployment] = {}
