@@ -95,8 +95,7 @@ class Instance:
         """Take a message; it is applied after those that came before it."""
         self.waiting.append(delivery)
         if self.task is None:
-            self.task = asyncio.create_task(self._drain())
-            self.task.add_done_callback(self._drained)
+            self._begin()
 
     def stop(self) -> None:
         """Forget everything: somebody else may be applying these messages by now."""
@@ -104,10 +103,19 @@ class Instance:
         if self.task:
             self.task.cancel()
 
+    def _begin(self) -> None:
+        self.task = asyncio.create_task(self._drain())
+        self.task.add_done_callback(self._drained)
+
     def _drained(self, task: asyncio.Task[None]) -> None:
         self.task = None
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled():
+            return
+        if error := task.exception():
             self.system.fail(error, self.kind.name)
+        elif self.waiting:
+            # It came between the task's last look and its end.
+            self._begin()
 
     async def _drain(self) -> None:
         conflicts = 0
