@@ -16,11 +16,18 @@ ALLOWED = {
     "edge": {
         "edge",
         "schemas",
+        "runtime.ask",
         "runtime.bus",
         "runtime.config",
+        "runtime.connection",
+        "runtime.deployments",
         "runtime.errors",
+        "runtime.keys",
         "runtime.kv",
         "runtime.log",
+        "runtime.packet",
+        "runtime.pull",
+        "runtime.streams",
     },
 }
 PRODUCT = tuple(ALLOWED)

@@ -1,0 +1,85 @@
+"""The edge as one application: every surface, one table of operations, one way to say no."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+
+from edge.asking import TRANSLATIONS
+from edge.auth import Authentication, Authorization, Doorkeeper
+from edge.children import Children
+from edge.docs import documentation
+from edge.health import HealthCheck, own_version
+from edge.journal import Journal
+from edge.observing import Observing
+from edge.openapi import describe, publish
+from edge.operation import Operation, routes
+from edge.problem import Answering, Answers
+from edge.relay import Relay
+from edge.shared import Shared
+from edge.sse import Streams
+from edge.tasks import Tasks
+from runtime.bus import Bus
+from runtime.config import Config
+from runtime.keys import listens_on_loopback_only, resolve_keys
+
+TITLE = "Callboard"
+ABOUT = (
+    "Conversations between people, models and programs. A write is answered once it is stored; "
+    "every stream resumes from its last id."
+)
+
+
+def build_app(
+    config: Config,
+    bus: Bus,
+    *,
+    environ: Mapping[str, str] | None = None,
+    streams: Streams | None = None,
+) -> Starlette:
+    """Return the application. `app.state.shared` has its parts.
+
+    Keys come from `environ`, which is the process's own if it is not given. Raises ConfigError
+    for a key that may not be used.
+    """
+    keys = resolve_keys(config, os.environ if environ is None else environ)
+    open_reads = config.edge.open_reads or listens_on_loopback_only(config)
+    shared = Shared(bus, streams)
+    answers = Answers(translations=TRANSLATIONS)
+    app = Starlette(
+        routes=_routes(_operations(shared), docs=config.edge.docs),
+        middleware=[
+            Middleware(Observing),
+            Middleware(Answering, answers=answers),
+            Middleware(Authentication, doorkeeper=Doorkeeper(keys, open_reads=open_reads)),
+        ],
+        exception_handlers=answers.handlers(),
+        lifespan=_lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.shared = shared
+    return app
+
+
+def _operations(shared: Shared) -> list[Operation]:
+    surfaces = (Relay(shared), Tasks(shared), Journal(shared), Children(shared))
+    table = [operation for surface in surfaces for operation in surface.operations()]
+    return [*table, *HealthCheck(shared).operations()]
+
+
+def _routes(table: list[Operation], *, docs: bool) -> list[BaseRoute]:
+    document = describe(table, TITLE, own_version(), ABOUT)
+    published = [publish(document)] if docs else []
+    made = routes(table, middleware=[Middleware(Authorization)])
+    return [*made, *published, *documentation(docs, document)]
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await app.state.shared.close()

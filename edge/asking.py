@@ -1,0 +1,88 @@
+"""How the edge asks an actor on a client's behalf, and what its failures mean to the client.
+
+A client that repeats a request under the same Idempotency-Key asks the same thing again.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge.auth import principal_of
+from edge.parameters import read_idempotency_key
+from edge.problem import Refusal, Translation
+from runtime.ask import Origin, ask
+from runtime.bus import Bus, message_id
+from runtime.errors import AskTimeout, BusFault, NoRoom, Refused, Unavailable
+from schemas.base import Address, Message
+from schemas.base import Request as Asked
+
+Reply = TypeVar("Reply", bound=Message)
+
+ANSWER_WITHIN = 10.0
+CONNECT_WITHIN = 0.8
+"""Seconds that a lost connection is given to come back before a client is told."""
+
+
+async def ask_for(
+    request: Request, bus: Bus, route: str, to: Address, message: Asked[Reply]
+) -> Reply:
+    """Ask an actor what the client of `request` wants of it, and return the answer.
+
+    Raises Refusal with the actor's reason, 503 if it cannot be stored, 507 if there is no room,
+    504 if it is stored and not answered yet.
+    """
+    await wait_for_bus(bus)
+    principal, key = principal_of(request), read_idempotency_key(request)
+    origin = Origin(
+        id=message_id(principal.id, route, f"{to}", key) if key else "",
+        principal=principal.id,
+        bodyhash=fingerprint(message),
+        traceparent=request.state.traceparent,
+    )
+    try:
+        return await ask(bus, to, message, timeout=ANSWER_WITHIN, origin=origin)
+    except TRANSLATED as fault:
+        raise translate(fault) from None
+
+
+async def wait_for_bus(bus: Bus) -> None:
+    """Return once there is a connection. Raises Refusal 503 if there is none for a moment."""
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN):
+            await bus.link.connected.wait()
+    except TimeoutError:
+        raise Refusal(503, "unavailable", "there is no connection to NATS; try again") from None
+
+
+def fingerprint(message: Message) -> str:
+    """A hash of what was said, whatever the order of its fields was."""
+    return hashlib.sha256(msgspec.json.encode(message, order="sorted")).hexdigest()
+
+
+def translate(fault: Exception) -> Refusal:
+    """Return what a failure of the runtime means to a client."""
+    if isinstance(fault, Refused):
+        refusal = fault.refusal
+        return Refusal(refusal.status, refusal.code, refusal.detail)
+    if isinstance(fault, AskTimeout):
+        detail = "it is stored, but not answered yet; repeat it under the same Idempotency-Key"
+        return Refusal(504, "not_answered_yet", detail)
+    if isinstance(fault, NoRoom):
+        return Refusal(507, "storage_full", "the server has no room; nothing was stored")
+    if isinstance(fault, Unavailable):
+        return Refusal(503, "unavailable", "nothing was stored; try again in a moment")
+    return Refusal(503, "unavailable", "the server did not answer; try again in a moment")
+
+
+TRANSLATED = (Refused, AskTimeout, BusFault)
+TRANSLATIONS: Mapping[type[Exception], Translation] = dict.fromkeys(TRANSLATED, translate)
+
+
+def answer(body: Any, status: int = 200) -> Response:
+    """Return a body, which msgspec can encode, as an answer in JSON."""
+    return Response(msgspec.json.encode(body), status, media_type="application/json")

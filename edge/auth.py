@@ -1,0 +1,245 @@
+"""Who is asking: the principal behind a key, what it may do, and when it is not even asked.
+
+Keys come from runtime/keys.py as hashes. They are sent in headers, never in URLs.
+"""
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Literal
+
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edge.operation import operation_of
+from edge.parameters import refuse_credentials
+from edge.problem import Refusal, quote
+from runtime.keys import Key
+
+SEND = "relay:send"
+READ = "relay:read"
+CALLBACK = "relay:callback"
+
+API = "/api/"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+TRIES = 10
+WITHIN = 60.0
+ADDRESSES = 10_000
+
+# Clients of the relay compare these words.
+UNAUTHORIZED = "Unauthorized: Invalid or missing API key"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who is asking. Without `children` it may act as any child, else only as those."""
+
+    id: str
+    kind: Literal["key", "anonymous"] = "key"
+    scopes: frozenset[str] = frozenset()
+    tier: str = "user"
+    children: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> bool:
+        """Whether it said who it is."""
+        return self.kind != "anonymous"
+
+    def check_child(self, *names: str) -> None:
+        """Raise Refusal 403 unless it may act as every child of these names."""
+        for name in names:
+            if self.children and name not in self.children:
+                detail = f"this key may not act as child {quote(name)}"
+                raise Refusal(403, "foreign_child", detail)
+
+
+class LockOut:
+    """Addresses that have tried too many wrong keys. The oldest are forgotten first."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tries: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Raise Refusal 429 while an address is locked out."""
+        tries = self._tries.get(_network(address))
+        if tries is None or len(tries) < TRIES:
+            return
+        left = tries[0] + WITHIN - self._clock()
+        if left > 0:
+            wait = {"Retry-After": str(int(left) + 1)}
+            detail = f"{TRIES} wrong keys came from this address; wait {int(left) + 1} s"
+            raise Refusal(429, "locked_out", detail, headers=wait)
+
+    def count(self, address: str) -> None:
+        """Remember a wrong key."""
+        key = _network(address)
+        tries = self._tries.setdefault(key, deque(maxlen=TRIES))
+        tries.append(self._clock())
+        self._tries.move_to_end(key)
+        while len(self._tries) > ADDRESSES:
+            self._tries.popitem(last=False)
+
+
+class Doorkeeper:
+    """Knows the keys, and admits those who have one. Reading may be open to everybody."""
+
+    def __init__(
+        self,
+        keys: Iterable[Key],
+        *,
+        open_reads: bool,
+        lock_out: LockOut | None = None,
+    ) -> None:
+        self._keys = [(key.secret_hash, _principal_of(key)) for key in keys]
+        self._anonymous = Principal(
+            "anonymous", "anonymous", frozenset({READ}) if open_reads else frozenset()
+        )
+        self._lock_out = lock_out or LockOut()
+
+    def admit(self, connection: HTTPConnection) -> Principal:
+        """Return who is asking; somebody anonymous if they do not say.
+
+        Raises Refusal 400 for two different keys, 401 for a wrong one, 429 after too many.
+        """
+        secret = _read_secret(connection)
+        if secret is None:
+            return self._anonymous
+        address = connection.client.host if connection.client else ""
+        self._lock_out.check(address)
+        found = self._find(secret)
+        if found is None:
+            self._lock_out.count(address)
+            raise unauthorized()
+        return found
+
+    def _find(self, secret: bytes) -> Principal | None:
+        """Look at every key, so that the time tells nothing about which it was."""
+        digest = hashlib.sha256(secret).digest()
+        found = None
+        for known, principal in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = principal
+        return found
+
+
+class Authentication:
+    """Middleware: nobody gets further without having said who they are, where that is needed.
+
+    The principal is `request.state.principal`. Below `/api/` even a path that does not exist
+    is told only to who may ask.
+    """
+
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+        self._app = app
+        self._doorkeeper = doorkeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Raises Refusal."""
+        if scope["type"] == "http":
+            connection = HTTPConnection(scope)
+            refuse_credentials(connection)
+            _refuse_foreign_origin(connection)
+            if scope["path"].startswith(API):
+                principal = self._doorkeeper.admit(connection)
+                needed = READ if scope["method"] in SAFE else ""
+                if scope["method"] != "OPTIONS" and not principal.known:
+                    _check(principal, needed)
+                connection.state.principal = principal
+        await self._app(scope, receive, send)
+
+
+class Authorization:
+    """Middleware of each route: who has said who they are must also have the scope for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Raises Refusal 401 or 403."""
+        connection = HTTPConnection(scope)
+        operation = operation_of(connection)
+        if operation is not None and operation.scope is not None:
+            _check(connection.state.principal, operation.scope)
+        await self._app(scope, receive, send)
+
+
+def principal_of(request: Request) -> Principal:
+    """Return who is asking."""
+    found = request.state.principal
+    assert isinstance(found, Principal)
+    return found
+
+
+def stream_owner(request: Request) -> str | None:
+    """Return whose stream this would be: the principal's, nobody's in particular if anonymous."""
+    principal = principal_of(request)
+    return principal.id if principal.known else None
+
+
+def unauthorized() -> Refusal:
+    """The refusal of somebody who did not say who they are, or not truly."""
+    return Refusal(401, "unauthorized", UNAUTHORIZED)
+
+
+def _check(principal: Principal, scope: str) -> None:
+    if scope in principal.scopes:
+        return
+    if not principal.known:
+        raise unauthorized()
+    raise Refusal(403, "missing_scope", f"this key does not have the scope {scope!r}")
+
+
+def _read_secret(connection: HTTPConnection) -> bytes | None:
+    """Return the key as it was sent, None if there is none. It may be sent in two ways."""
+    headers = connection.headers
+    sent = [value.encode("latin-1") for value in headers.getlist("x-relay-api-key")]
+    authorization = headers.getlist("authorization")
+    if len(authorization) > 1:
+        raise Refusal(400, "ambiguous_credentials", "there is more than one Authorization header")
+    sent += [_read_bearer(value) for value in authorization]
+    if len(set(sent)) > 1:
+        raise Refusal(400, "ambiguous_credentials", "two different keys were sent; send one")
+    return sent[0] or None if sent else None
+
+
+def _read_bearer(value: str) -> bytes:
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise unauthorized()
+    return token.encode("latin-1")
+
+
+def _refuse_foreign_origin(connection: HTTPConnection) -> None:
+    """Raise Refusal 403 where another site's page would change something with our user's rights.
+
+    Only the authority is compared: behind a proxy we do not know our own scheme.
+    """
+    origins = connection.headers.getlist("origin")
+    if not origins or connection.scope["method"] in SAFE:
+        return
+    own = connection.headers.get("host", "").lower()
+    authority = origins[0].lower().partition("://")[2]
+    if len(origins) > 1 or not authority or authority != own:
+        detail = f"Origin {quote(origins[0])} is not this server"
+        raise Refusal(403, "foreign_origin", detail)
+
+
+def _principal_of(key: Key) -> Principal:
+    return Principal(key.id, "key", key.scopes, key.tier, key.children)
+
+
+def _network(address: str) -> str:
+    """One address of IPv4, but a whole /64 of IPv6, of which one client has them all."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed, 64), strict=False))
+    return str(parsed)

@@ -1,0 +1,97 @@
+"""Whether this edge can serve: plain facts, for people and for load balancers."""
+
+import asyncio
+import time
+import tomllib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge.asking import answer
+from edge.operation import Operation
+from edge.shared import Shared
+from runtime.errors import BusFault
+
+CHECK_WITHIN = 2.0
+CHECK_EVERY = 1.0
+"""Seconds that a finding is good for: however often we are asked, the server is not."""
+
+
+class Health(msgspec.Struct):
+    """What this process knows of itself. `uptime` is in seconds."""
+
+    status: Literal["ok", "unavailable"]
+    nats: Literal["connected", "not connected"]
+    stream: Literal["reachable", "not reachable"]
+    version: str
+    uptime: float
+    streams: int
+    """How many server-sent event streams are open."""
+
+
+class HealthCheck:
+    """The operation that says whether this edge can serve."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._version = own_version()
+        self._reachable = False
+        self._good_until = 0.0
+        self._looking = asyncio.Lock()
+
+    def operations(self) -> Sequence[Operation]:
+        """The table of it."""
+        return (
+            Operation(
+                "GET",
+                "/health",
+                self.check,
+                "Ask whether the edge can serve",
+                name="health",
+                answers={200: Health, 503: Health},
+                tag="operation",
+            ),
+        )
+
+    async def check(self, request: Request) -> Response:
+        """Answer 200, or 503 while requests would be refused."""
+        connected = self._shared.bus.link.connected.is_set()
+        reachable = connected and await self._reach()
+        health = Health(
+            status="ok" if reachable else "unavailable",
+            nats="connected" if connected else "not connected",
+            stream="reachable" if reachable else "not reachable",
+            version=self._version,
+            uptime=round(time.monotonic() - self._shared.started, 1),
+            streams=self._shared.streams.count,
+        )
+        found = answer(health, 200 if reachable else 503)
+        if not reachable:
+            found.headers["Retry-After"] = "1"
+        return found
+
+    async def _reach(self) -> bool:
+        async with self._looking:
+            if time.monotonic() >= self._good_until:
+                bus = self._shared.bus
+                try:
+                    await bus.api(f"STREAM.INFO.{bus.stream}", timeout=CHECK_WITHIN)
+                    self._reachable = True
+                except BusFault:
+                    self._reachable = False
+                self._good_until = time.monotonic() + CHECK_EVERY
+            return self._reachable
+
+
+def own_version() -> str:
+    """The version of this product, installed or run from its sources."""
+    try:
+        return version("callboard")
+    except PackageNotFoundError:
+        project = Path(__file__).parent.parent / "pyproject.toml"
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])

@@ -1,0 +1,78 @@
+"""What all surfaces of one edge share: the bus, the hub, the open streams, what is deployed."""
+
+import asyncio
+import time
+
+from edge.following import Hub
+from edge.jobs import Jobs
+from edge.sse import Streams
+from runtime.bus import Bus
+from runtime.deployments import BUCKET, read_deployments
+from runtime.kv import Bucket
+from schemas.deployment import Deployment
+
+READ_AGAIN_AFTER = 10.0
+"""Seconds: that something was deployed is only a hint, and hints may be lost."""
+
+
+class Deployed:
+    """What is deployed, as this process last read it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._found: dict[str, Deployment] = {}
+        self._valid_until = 0.0
+        self._changes = 0
+        self._handle = Bucket(bus, BUCKET).watch(self._change)
+
+    async def find(self, name: str) -> Deployment | None:
+        """Return what is deployed under a name. Raises BusFault."""
+        if time.monotonic() >= self._valid_until:
+            before = self._changes
+            self._found = await read_deployments(self._bus)
+            if before == self._changes:
+                self._valid_until = time.monotonic() + READ_AGAIN_AFTER
+        return self._found.get(name)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._bus.unsubscribe(self._handle)
+
+    def _change(self) -> None:
+        self._changes += 1
+        self._valid_until = 0.0
+
+
+class Shared:
+    """The parts of one edge. They live as long as its application."""
+
+    def __init__(self, bus: Bus, streams: Streams | None = None) -> None:
+        self.bus = bus
+        self.hub = Hub(bus)
+        self.streams = streams or Streams()
+        self.deployed = Deployed(bus)
+        self.started = time.monotonic()
+        self._jobs: dict[str, Jobs] = {}
+        self._closed = False
+
+    def jobs(self, child: str) -> Jobs:
+        """The jobs of a remote child."""
+        if child not in self._jobs:
+            self._jobs[child] = Jobs(self.bus, child)
+        return self._jobs[child]
+
+    def end(self) -> None:
+        """Say goodbye to everybody who waits: the process is about to stop."""
+        self.streams.end()
+        for jobs in self._jobs.values():
+            jobs.end()
+
+    async def close(self) -> None:
+        """Give back what was taken from the bus. Several servers of one process may say so."""
+        if self._closed:
+            return
+        self._closed = True
+        self.end()
+        await asyncio.gather(*(jobs.close() for jobs in self._jobs.values()))
+        self.hub.close()
+        self.deployed.close()
