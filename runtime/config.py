@@ -1,24 +1,25 @@
 """The configuration: one TOML file, read once, checked whole before anything starts.
 
-Every error is one line: where, what, what was expected, how to mend it. Who may do what at
-the edge is read by runtime/keys.py.
+Every error is one line: where, what, what was expected, how to mend it. The secrets of the
+edge's keys are read by runtime/keys.py.
 """
 
-import difflib
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from runtime.errors import ConfigError
+from runtime.lines import Place
+from runtime.source import Source, one_line, quote
 from schemas.subjects import ACTOR_NAME
 
-MOST_BYTES = 1024 * 1024
 MOST_CONNECTIONS = 100_000
 
 UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
@@ -26,6 +27,16 @@ UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = timedelta(days=3650)
+SHORTEST_TTL = timedelta(seconds=1)
+"""JetStream counts the time that a message may live in whole seconds."""
+
+_TYPE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
+_NUMERIC = re.compile(r"[0-9.]+")
+_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+# Capitals only: a secret that was put where its variable's name belongs is seldom all of them.
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 RELAY_SCOPES = ("relay:send", "relay:read", "relay:callback")
 
@@ -111,27 +122,18 @@ class Config(_Table):
     actor: list[ActorTable] = []
 
 
+LEVELS = ("debug", "info", "warning", "error")
 DURATIONS = ("mail_ttl", "lifetime", "deadline")
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read a file and what the environment overrides; raises ConfigError with the first fault."""
     environ = os.environ if environ is None else environ
-    text = _read(path)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    if not raw:
-        raise ConfigError(f"{path}: the file is empty; see config/local.toml for an example")
-    source = _Source(path, text)
-    _read_durations(raw, source)
-    try:
-        config = msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise source.explain(error) from None
-    _override(config, environ)
+    source = Source(path)
+    _read_durations(source)
+    config = source.convert(Config)
     _check(config, source)
+    _override(config, environ)
     return config
 
 
@@ -143,118 +145,189 @@ def unused_environment(environ: Mapping[str, str]) -> list[str]:
 def duration(text: object) -> timedelta:
     """Read `300s`, `5m`, `24h`, `30d` or `250ms`; raises ValueError with what was expected."""
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None or not float(found[1]):
-        raise ValueError(f'{text!r} is not a duration; expected "300s", "5m", "24h" or "30d"')
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
-
-
-class _Source:
-    """The file a configuration came from, to say where in it something is wrong."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._lines = text.splitlines()
-
-    def fault(self, key: str, reason: str) -> ConfigError:
-        """An error at the first line that sets `key`."""
-        last = key.rpartition(".")[2]
-        pattern = re.compile(rf"\s*(?:\[+.*\b)?[\"']?{re.escape(last)}[\"']?\s*(?:=|\])")
-        for number, line in enumerate(self._lines, 1):
-            if pattern.match(line) or re.search(rf"[{{,]\s*{re.escape(last)}\s*=", line):
-                return ConfigError(f"{self._path}:{number}: {key}: {reason}")
-        return ConfigError(f"{self._path}: {key}: {reason}")
-
-    def explain(self, error: msgspec.ValidationError) -> ConfigError:
-        """Say in our words what msgspec found."""
-        reason, _, where = str(error).partition(" - at `$")
-        where = where.rstrip("`").lstrip(".")
-        if found := re.search(r"unknown field `(.*)`", reason):
-            name = found[1]
-            near = difflib.get_close_matches(name, _keys_of(where), 1, 0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            key = f"{where}.{name}" if where else name
-            return self.fault(key, f"unknown key{hint}")
-        return self.fault(re.sub(r"\[\d*\.*\]", "", where), reason[:1].lower() + reason[1:])
-
-
-def _keys_of(where: str) -> list[str]:
-    tables: dict[str, type[msgspec.Struct]] = {
-        "nats": NatsTable,
-        "edge": EdgeTable,
-        "host": HostTable,
-        "log": LogTable,
-        "actor": ActorTable,
-        "edge.key": KeyTable,
-    }
-    table = tables.get(re.sub(r"\[.*?\]", "", where), Config)
-    return list(table.__struct_fields__)
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a folder, expected a TOML file")
-        if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{path}: larger than {MOST_BYTES} bytes, hardly a configuration")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if data[:3] == b"\xef\xbb\xbf" or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ConfigError(f"{path}: begins with a byte order mark; save it as plain UTF-8")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _read_durations(raw: dict[str, Any], source: _Source) -> None:
-    actors = raw.get("actor")
-    for table in actors if isinstance(actors, list) else []:
-        for key in DURATIONS:
-            if isinstance(table, dict) and key in table:
-                try:
-                    table[key] = duration(table[key])
-                except ValueError as error:
-                    raise source.fault(f"actor.{key}", str(error)) from None
-
-
-def _override(config: Config, environ: Mapping[str, str]) -> None:
-    if url := environ.get("CALLBOARD_NATS_URL"):
-        config.nats.url = url
-    if listen := environ.get("CALLBOARD_LISTEN"):
-        config.edge.listen = [part.strip() for part in listen.split(",") if part.strip()]
-    if level := environ.get("LOG_LEVEL"):
-        levels = ("debug", "info", "warning", "error")
-        if level.lower() not in levels:
-            raise ConfigError(f"LOG_LEVEL: {level!r}, expected one of {', '.join(levels)}")
-        config.log.level = level.lower()  # type: ignore[assignment]  # checked right above
-
-
-def _check(config: Config, source: _Source) -> None:
-    for address in config.edge.listen:
-        try:
-            split_address(address)
-        except ValueError as error:
-            raise source.fault("edge.listen", str(error)) from None
-    if config.nats.sync != "always":
-        try:
-            duration(config.nats.sync)
-        except ValueError as error:
-            raise source.fault("nats.sync", f'{error}, or "always"') from None
-    seen: set[str] = set()
-    for table in config.actor:
-        if not ACTOR_NAME.fullmatch(table.name):
-            wanted = "a lower-case letter, then up to 31 letters, digits, _ or -"
-            raise source.fault("actor.name", f"{table.name!r}: expected {wanted}")
-        if table.name in seen:
-            raise source.fault("actor.name", f"{table.name!r} is deployed twice")
-        seen.add(table.name)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0
+    if seconds > LONGEST.total_seconds():
+        raise ValueError(f"{quote(text)} is too long; expected at most {LONGEST.days}d")
+    if not (read := timedelta(seconds=seconds)):
+        raise ValueError(f'{quote(text)} is not a duration; expected "300s", "5m", "24h" or "30d"')
+    return read
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Read `host:port`; raises ValueError with what was expected."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f'{address!r}: expected "host:port" with a port up to 65535')
+    """Read `host:port` or `[address]:port`; raises ValueError with what was expected."""
+    host, _, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f'{address!r}: expected "[address]:port" with brackets')
+    if not (_is_host(host) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
+        raise ValueError(f'{quote(address)}: expected "host:port" with a port up to 65535')
     return host, int(port)
+
+
+def check_listen(addresses: list[str]) -> None:
+    """Raise ValueError unless these are addresses to listen on, each once."""
+    if not addresses:
+        raise ValueError('no address; expected at least one "host:port"')
+    for address in addresses:
+        if split_address(address)[1] == 0:
+            raise ValueError(f"{address!r}: expected a port from 1 to 65535")
+        if addresses.count(address) > 1:
+            raise ValueError(f"{address!r} is there twice")
+
+
+def check_urls(text: str) -> None:
+    """Raise ValueError unless these are servers of NATS; a password in them is never shown."""
+    for url in text.split(","):
+        if "@" in url:
+            raise ValueError(
+                "a login has no place in an address, where logs and process lists show it;"
+                " use nats.user with nats.password_env, or nats.creds"
+            )
+        try:
+            parts = urlsplit(url.strip())
+            good = parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not (good and not parts.path.strip("/") and _is_host(parts.hostname or "")):
+            raise ValueError(f'{quote(url)}: expected "nats://host:4222" or "tls://host:4222"')
+
+
+def _is_host(host: str) -> bool:
+    if _HOST.fullmatch(host) and not _NUMERIC.fullmatch(host):
+        return True
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
+
+
+def _read_durations(source: Source) -> None:
+    actors = source.raw.get("actor")
+    for index, table in enumerate(actors if isinstance(actors, list) else []):
+        for key in DURATIONS:
+            if isinstance(table, dict) and key in table:
+                table[key] = source.at(("actor", index, key), duration, table[key])
+
+
+# -- checking what types cannot say ------------------------------------------------------------
+
+
+def _check(config: Config, source: Source) -> None:
+    _check_nats(config.nats, source)
+    source.at(("edge", "listen"), check_listen, config.edge.listen)
+    for name in config.edge.hosts:
+        source.at(("edge", "hosts"), _check_served, name)
+    for name in config.host.run:
+        source.at(("host", "run"), _check_actor_name, name)
+    for index, key in enumerate(config.edge.key):
+        _check_key(key, ("edge", "key", index), source)
+    _check_once("edge", "key", attribute="id", tables=config.edge.key, source=source)
+    for index, actor in enumerate(config.actor):
+        _check_actor(actor, ("actor", index), source)
+    _check_once("actor", attribute="name", tables=config.actor, source=source)
+
+
+def _check_once(*table: str, attribute: str, tables: Iterable[_Table], source: Source) -> None:
+    seen: set[str] = set()
+    for index, one in enumerate(tables):
+        name = getattr(one, attribute)
+        if name in seen:
+            raise source.fault((*table, index, attribute), f"{name!r} is given twice")
+        seen.add(name)
+
+
+def _check_nats(nats: NatsTable, source: Source) -> None:
+    if nats.url:
+        source.at(("nats", "url"), check_urls, nats.url)
+    if not nats.data.strip() or not nats.data.isprintable():
+        raise source.fault(("nats", "data"), f"{nats.data!r}: expected the name of a folder")
+    if nats.sync != "always":
+        source.at(("nats", "sync"), _check_sync, nats.sync)
+    if nats.creds and nats.user:
+        raise source.fault(("nats", "creds"), "there is nats.user too; remove one of the two")
+    if nats.creds and not Path(nats.creds).is_file():
+        raise source.fault(("nats", "creds"), "is not a file; expected NATS credentials")
+    if nats.user and not nats.password_env:
+        raise source.fault(("nats", "user"), "nats.password_env is missing, the variable to read")
+    if nats.password_env:
+        source.at(("nats", "password_env"), _check_variable, nats.password_env)
+
+
+def _check_sync(text: str) -> None:
+    try:
+        duration(text)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "always"') from None
+    if text.endswith("d"):
+        raise ValueError(f'{text!r}: nats-server knows no days; expected "always" or hours')
+
+
+def _check_served(name: str) -> None:
+    if name != "*" and not _is_host(name):
+        raise ValueError(f"{name!r}: expected a host name, without scheme and port")
+
+
+def _check_variable(name: str) -> None:
+    """The value is not shown: it may be the secret itself."""
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(
+            "expected the name of a variable in capitals, such as RELAY_API_KEY;"
+            " a secret itself belongs in no file"
+        )
+
+
+def _check_key(key: KeyTable, place: Place, source: Source) -> None:
+    if not _KEY_ID.fullmatch(key.id):
+        wanted = "expected 1 to 64 letters, digits, . _ @ or -"
+        raise source.fault((*place, "id"), f"{quote(key.id)}: {wanted}")
+    source.at((*place, "secret_env"), _check_variable, key.secret_env)
+    for scope in key.scopes:
+        if scope not in RELAY_SCOPES:
+            wanted = f"expected some of {', '.join(RELAY_SCOPES)}"
+            raise source.fault((*place, "scopes"), f"{quote(scope)}: {wanted}")
+    if not key.scopes:
+        raise source.fault((*place, "scopes"), "is empty: the key would open nothing")
+    if not all(child.strip() for child in key.children):
+        raise source.fault((*place, "children"), "holds an empty name; expected a child's")
+
+
+def _check_actor_name(name: str) -> None:
+    if not ACTOR_NAME.fullmatch(name):
+        wanted = "expected a lower-case letter, then up to 31 letters, digits, _ or -"
+        raise ValueError(f"{quote(name)}: {wanted}")
+
+
+def _check_actor(actor: ActorTable, place: Place, source: Source) -> None:
+    source.at((*place, "name"), _check_actor_name, actor.name)
+    if not _TYPE.fullmatch(actor.type):
+        wanted = 'expected "package.module:Class"'
+        raise source.fault((*place, "type"), f"{quote(actor.type)}: {wanted}")
+    for key in ("mail_ttl", "lifetime"):
+        if getattr(actor, key) < SHORTEST_TTL:
+            raise source.fault((*place, key), "is shorter than a second; expected 1s or more")
+
+
+# -- what the environment overrides ------------------------------------------------------------
+
+
+def _override(config: Config, environ: Mapping[str, str]) -> None:
+    """An empty variable overrides nothing."""
+    if url := environ.get("CALLBOARD_NATS_URL"):
+        _in_environment("CALLBOARD_NATS_URL", check_urls, url)
+        config.nats.url = url
+    if listen := environ.get("CALLBOARD_LISTEN"):
+        addresses = [part.strip() for part in listen.split(",") if part.strip()]
+        _in_environment("CALLBOARD_LISTEN", check_listen, addresses)
+        config.edge.listen = addresses
+    if level := environ.get("LOG_LEVEL"):
+        if level.lower() not in LEVELS:
+            raise ConfigError(f"LOG_LEVEL: {quote(level)}, expected one of {', '.join(LEVELS)}")
+        config.log.level = level.lower()  # type: ignore[assignment]  # checked right above
+
+
+def _in_environment(name: str, check: Callable[..., None], value: Any) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise ConfigError(one_line(f"{name}: {error}")) from None

@@ -14,7 +14,11 @@ PUBLIC_DEFAULT = "lynker_relay_secret_2025"
 """The relay's documented default. Everybody knows it, so it opens loopback addresses only."""
 
 SHORTEST = 16
-WEAK = {PUBLIC_DEFAULT, "changeme", "change-me", "password", "secret", "admin", "default", "test"}
+FEWEST_DIFFERENT = 6
+WEAK_WORDS = ("changeme", "change-me", "change_me", "password", "yoursecret", "your-secret")
+WEAK = {PUBLIC_DEFAULT, "0123456789abcdef", "1234567890123456", "abcdefghijklmnop"}
+RELAY = KeyTable(id="relay", secret_env="RELAY_API_KEY")
+"""The one key of the relay as its documents have it."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -38,24 +42,52 @@ def listens_on_loopback_only(config: Config) -> bool:
 def resolve_keys(config: Config, environ: Mapping[str, str]) -> list[Key]:
     """Read the keys; raises ConfigError, naming the variable and never the value.
 
-    Off loopback, a default, empty, short or well-known secret is refused.
+    Off loopback, a default, empty, short or well-known secret is refused. Without any key,
+    loopback is opened by the public default.
     """
     local = listens_on_loopback_only(config)
     tables = list(config.edge.key)
-    if "RELAY_API_KEY" in environ and not any(t.id == "relay" for t in tables):
-        tables.append(KeyTable(id="relay", secret_env="RELAY_API_KEY"))
+    if RELAY.secret_env in environ:
+        _refuse_another_source(tables, environ)
+        if not any(table.id == RELAY.id for table in tables):
+            tables.append(RELAY)
+    if not tables and not local:
+        raise ConfigError(
+            "weak_or_missing_secret: the edge listens beyond loopback and has no key;"
+            f" set {RELAY.secret_env} to {SHORTEST} or more characters"
+        )
+    if not tables:
+        return [_key(RELAY, PUBLIC_DEFAULT)]
     keys = [_resolve(table, environ, local) for table in tables]
-    if not keys:
-        if not local:
-            raise ConfigError(
-                "weak_or_missing_secret: the edge listens beyond loopback and has no key;"
-                f" set RELAY_API_KEY to {SHORTEST} or more characters"
-            )
-        keys = [_key(KeyTable(id="relay", secret_env=""), PUBLIC_DEFAULT)]
-    ids = [key.id for key in keys]
-    if repeated := next((one for one in ids if ids.count(one) > 1), None):
-        raise ConfigError(f"edge.key: the id {repeated!r} is given twice")
+    _refuse_repeated(tables, keys)
     return keys
+
+
+def _refuse_another_source(tables: list[KeyTable], environ: Mapping[str, str]) -> None:
+    """Which of two variables holds the relay's key must not be a guess."""
+    for table in tables:
+        other = environ.get(table.secret_env)
+        if table.id == RELAY.id and other not in (None, environ[RELAY.secret_env]):
+            raise ConfigError(
+                f"weak_or_missing_secret: {RELAY.secret_env} and {table.secret_env} both hold the"
+                f" key {RELAY.id!r}, and they differ; unset one of them"
+            )
+
+
+def _refuse_repeated(tables: list[KeyTable], keys: list[Key]) -> None:
+    """One secret under two names would be whichever comes first."""
+    ids: set[str] = set()
+    holders: dict[bytes, str] = {}
+    for table, key in zip(tables, keys, strict=True):
+        if key.id in ids:
+            raise ConfigError(f"edge.key: the id {key.id!r} is given twice")
+        ids.add(key.id)
+        if first := holders.get(key.secret_hash):
+            raise ConfigError(
+                f"weak_or_missing_secret: {first} and {table.secret_env} hold the same secret;"
+                " each key needs its own"
+            )
+        holders[key.secret_hash] = table.secret_env
 
 
 def _resolve(table: KeyTable, environ: Mapping[str, str], local: bool) -> Key:
@@ -77,11 +109,16 @@ def _weakness(secret: str | None, local: bool) -> str:
         return "contains white space or characters that a header cannot carry"
     if local:
         return ""
-    if secret.lower() in WEAK:
+    if _is_well_known(secret.lower()):
         return "holds a well-known value; choose another before listening beyond loopback"
     if len(secret) < SHORTEST:
         return f"holds {len(secret)} characters; beyond loopback it needs {SHORTEST} or more"
     return ""
+
+
+def _is_well_known(secret: str) -> bool:
+    few = len(set(secret)) < FEWEST_DIFFERENT <= len(secret)
+    return few or secret in WEAK or any(word in secret for word in WEAK_WORDS)
 
 
 def _key(table: KeyTable, secret: str) -> Key:
