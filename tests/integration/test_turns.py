@@ -8,6 +8,7 @@ import pytest
 from runtime.ask import Origin
 from runtime.bus import Outgoing, expect
 from runtime.errors import AskTimeout, Refused
+from runtime.pull import Delivery
 from runtime.testing import running
 from schemas import subjects
 from schemas.base import Address, Topic
@@ -89,7 +90,7 @@ async def test_many_askers_with_one_id_get_one_answer_from_one_turn() -> None:
         answers = await asyncio.gather(*(kit.ask(HERE, Add(n=1), origin=origin) for _ in range(50)))
         state = await kit.state(HERE)
 
-    assert set(a.n for a in answers) == {1}
+    assert {a.n for a in answers} == {1}
     assert state.n == 1
 
 
@@ -254,3 +255,29 @@ async def test_hostile_keys_are_addresses_like_any_other() -> None:
 
     assert [t.n for t in totals] == list(range(1, len(keys) + 1))
     assert [r.key for r in records if r] == keys
+
+
+async def test_a_message_that_comes_just_as_its_instance_falls_idle_is_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(counter=Counter) as kit:
+        shard = kit.host.shards["counter"][subjects.shard_of("counter", "a")]
+        take, settle, late = shard.take, shard._settle, []
+        loop = asyncio.get_running_loop()
+
+        def take_one_and_keep_one(delivery: Delivery) -> None:
+            late.append(delivery) if shard.instances else take(delivery)
+
+        def settle_and_hand_over(delivery: Delivery) -> None:
+            settle(delivery)
+            # Runs before the end of the instance's task is noted.
+            loop.call_soon(lambda: [take(late.pop()) for _ in list(late)])
+
+        monkeypatch.setattr(shard, "take", take_one_and_keep_one)
+        monkeypatch.setattr(shard, "_settle", settle_and_hand_over)
+        await asyncio.gather(kit.tell(HERE, Add(n=1)), kit.tell(HERE, Add(n=2)))
+        await kit.event(EVENTS, Total)
+        await kit.event(EVENTS, Total)
+        state = await kit.state(HERE)
+
+    assert state.n == 3
