@@ -1,0 +1,227 @@
+"""`callboard up` as its user runs it: real processes, real ports, real signals."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KEY = {"X-Relay-API-Key": "lynker_relay_secret_2025"}
+PATIENCE = 20.0
+
+CONFIG = """
+[nats]
+data = "{data}"
+port = 0
+[edge]
+listen = ["127.0.0.1:{port}"]
+[log]
+format = "json"
+[[actor]]
+name = "master"
+type = "actors.master:Master"
+[[actor]]
+name = "child"
+type = "actors.child:Child"
+options = {{ kind = "callable", call = "actors.commands:run" }}
+"""
+
+
+def find_free_port() -> int:
+    """A port that nobody has at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Callboard:
+    """A running `callboard up`, and what it says."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        config = folder / "callboard.toml"
+        config.write_text(CONFIG.format(data=folder / "data", port=port or find_free_port()))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "runtime", "up", "--config", str(config)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: defaultdict[str, Queue[dict[str, Any]]] = defaultdict(Queue)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        self.process.kill()
+        self.process.wait()
+        self._listener.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                self._lines[said["event"]].put(said)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next line that says `event`, of those not waited for yet."""
+        try:
+            return self._lines[event].get(timeout=PATIENCE)
+        except Empty:
+            raise AssertionError(f"{event} was not said; said were {list(self._lines)}") from None
+
+    def children(self) -> list[int]:
+        """Its processes, by the kernel's own list."""
+        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in tasks.read_text().split()]
+
+    def find(self, word: str) -> int:
+        """The child whose command line has a word in it."""
+        for pid in self.children():
+            if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+        raise AssertionError(f"no child runs {word!r}")
+
+
+@pytest.fixture
+def callboard(tmp_path: Path, nats_server_binary: str) -> Iterator[Callboard]:
+    running = Callboard(tmp_path)
+    try:
+        yield running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            running.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.process.wait(PATIENCE)
+        running.close()
+
+
+def send(url: str) -> str:
+    body = {"from": "master", "to": "child", "type": "task", "cmd": "test"}
+    answer = httpx.post(f"{url}/api/relay/send", json=body, headers=KEY, timeout=PATIENCE)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["task_id"])
+
+
+def wait_until_completed(url: str, task_id: str) -> None:
+    """Follow the task to its end, as a client would."""
+    path = f"{url}/api/relay/tasks/{task_id}/events"
+    with httpx.stream("GET", path, params={"after": "0"}, timeout=PATIENCE) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("event: task.completed"):
+                return
+    raise AssertionError("the feed ended before the task did")
+
+
+def wait_until_gone(pids: list[int]) -> list[int]:
+    """The processes that are still there after a while."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and any(is_alive(pid) for pid in pids):
+        os.sched_yield()
+    return [pid for pid in pids if is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.promise("CB-01", "CB-29", "CB-30")
+def test_one_command_starts_everything_and_a_child_answers(callboard: Callboard) -> None:
+    url = callboard.wait_for("edge_ready")["addresses"][0]
+    wait_until_completed(url, send(url))
+
+
+@pytest.mark.promise("CB-08", "CB-45")
+@pytest.mark.parametrize("word", ["host", "edge", "-c"])
+def test_whatever_is_killed_is_started_again_and_goes_on(callboard: Callboard, word: str) -> None:
+    url = callboard.wait_for("edge_ready")["addresses"][0]
+    callboard.wait_for("host_ready")
+    before = send(url)
+    os.kill(callboard.find(word), signal.SIGKILL)
+    if word == "host":
+        callboard.wait_for("host_ready")
+    if word == "edge":
+        url = callboard.wait_for("edge_ready")["addresses"][0]
+    if word == "-c":
+        callboard.wait_for("nats_reached")
+    after = send(url)
+
+    wait_until_completed(url, before)
+    wait_until_completed(url, after)
+
+
+def test_sigterm_drains_and_leaves_nothing_behind(callboard: Callboard) -> None:
+    callboard.wait_for("edge_ready")
+    callboard.wait_for("host_ready")
+    children = callboard.children()
+    callboard.process.send_signal(signal.SIGTERM)
+    code = callboard.process.wait(PATIENCE)
+
+    assert len(children) == 3
+    assert code == 0
+    assert wait_until_gone(children) == []
+
+
+def test_when_it_is_killed_its_processes_end_by_themselves(callboard: Callboard) -> None:
+    callboard.wait_for("edge_ready")
+    callboard.wait_for("host_ready")
+    children = callboard.children()
+    callboard.process.kill()
+    callboard.process.wait()
+
+    assert wait_until_gone(children) == []
+
+
+def test_an_address_that_is_taken_ends_it_with_a_sentence(
+    tmp_path: Path, nats_server_binary: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        running = Callboard(tmp_path, port=taken.getsockname()[1])
+        code = running.process.wait(PATIENCE)
+    running.close()
+
+    assert code == 75
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[edge]\nlisten = ['nowhere']\n", 'expected "host:port"'),
+        ("[[actor]]\nname = 'a'\ntype = 'actors.nothing:Here'\n", "cannot load type"),
+        ("[[actor]]\nname = 'a'\ntype = 'actors.child:Child'\n", 'actor "a": options'),
+    ],
+)
+def test_bad_configuration_ends_it_before_anything_starts(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "up", "--config", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    assert done.returncode == 78
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
