@@ -101,7 +101,7 @@ class Hub:
         self.bus = bus
         self.event_ttl = event_ttl
         self._stream = bus.created
-        self._check_every = check_every
+        self.check_every = check_every
         self._feeds: dict[str, _Feed] = {}
         self._doubted = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -159,7 +159,7 @@ class Hub:
     async def _keep_checking(self) -> None:
         while self._feeds:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(FIRST_CHECK, self._check_every)):
+                async with asyncio.timeout(min(FIRST_CHECK, self.check_every)):
                     await self._doubted.wait()
             everything, now = self._doubted.is_set(), asyncio.get_running_loop().time()
             self._doubted.clear()
@@ -167,7 +167,7 @@ class Hub:
                 await self._check_stream()
             for feed in list(self._feeds.values()):
                 if everything or feed.due <= now:
-                    feed.due = now + self._check_every
+                    feed.due = now + self.check_every
                     await self._check(feed)
 
     async def _check_stream(self) -> None:
@@ -203,7 +203,7 @@ class _Feed:
         self.subject = subject
         self.topic = topic
         self.followers: set[Following] = set()
-        first = FIRST_CHECK if hub.bus.replicas > 1 else CHECK_EVERY
+        first = FIRST_CHECK if hub.bus.replicas > 1 else hub.check_every
         self.due = asyncio.get_running_loop().time() + first
         # What several followers hold at the same moment is one object.
         self._held: WeakValueDictionary[int, Event] = WeakValueDictionary()
