@@ -198,14 +198,14 @@ def _check(principal: Principal, scope: str) -> None:
 def _read_secret(connection: HTTPConnection) -> bytes | None:
     """Return the key as it was sent, None if there is none. It may be sent in two ways."""
     headers = connection.headers
-    sent = [value.encode("latin-1") for value in headers.getlist("x-relay-api-key")]
+    sent = [value.encode("latin-1") for value in headers.getlist("x-relay-api-key") if value]
     authorization = headers.getlist("authorization")
     if len(authorization) > 1:
         raise Refusal(400, "ambiguous_credentials", "there is more than one Authorization header")
     sent += [_read_bearer(value) for value in authorization]
     if len(set(sent)) > 1:
         raise Refusal(400, "ambiguous_credentials", "two different keys were sent; send one")
-    return sent[0] or None if sent else None
+    return sent[0] if sent else None
 
 
 def _read_bearer(value: str) -> bytes:
