@@ -15,7 +15,7 @@ from runtime.deployments import seed_deployments
 from runtime.doctor import examine
 from runtime.errors import ConfigError
 from runtime.follow import archive, print_events
-from runtime.host import Host
+from runtime.host import Host, patiently
 from runtime.open import open_bus, server_urls
 from runtime.overview import show_actors
 from runtime.server import EmbeddedServer
@@ -82,7 +82,7 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
     bus = await open_bus(config.nats)
     running = Host(bus, name=config.host.name)
     try:
-        await seed_deployments(bus, deployments)
+        await patiently(bus, lambda: seed_deployments(bus, deployments))
         await running.start(config.host.run)
         await asyncio.wait([running.failed])
         return 1  # what failed was said when it did

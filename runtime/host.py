@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -18,7 +18,7 @@ from runtime.actor import Actor, Worker
 from runtime.bus import Bus, Outgoing, expiry
 from runtime.clock import Clock
 from runtime.deployments import read_deployments
-from runtime.errors import BusFault, ConfigError
+from runtime.errors import BusFault, ConfigError, Denied
 from runtime.instance import StateUndecodable
 from runtime.kv import Bucket
 from runtime.shard import Shard
@@ -37,6 +37,8 @@ HEARTBEAT = 5.0
 NODE_TTL = timedelta(seconds=15)
 ALARMS = Topic("system", "alarms")
 GRACE = 8.0
+
+Done = TypeVar("Done")
 
 
 class Node(msgspec.Struct, kw_only=True):
@@ -84,7 +86,7 @@ class Host:
         """
         # Watch before reading, or what is deployed in between is missed.
         Bucket(self.bus, "config").watch(self._reread)
-        self.system.deployments = await read_deployments(self.bus)
+        self.system.deployments = await patiently(self.bus, lambda: read_deployments(self.bus))
         chosen = _choose(self.system.deployments, set(run))
         loaded = [(one, self._load(one)) for one in chosen]
         self._tasks = [
@@ -106,18 +108,19 @@ class Host:
             kind = ActorType(deployment, cls)
             shards = [Shard(kind, n, self.system) for n in range(subjects.SHARDS)]
             self.shards[deployment.name] = shards
-            await asyncio.gather(*(shard.start() for shard in shards))
-        elif cls.remote:
-            await create_work_consumers(self.system, deployment.name)
-        else:
+            await asyncio.gather(*(patiently(self.bus, shard.start) for shard in shards))
+            return
+        await patiently(self.bus, lambda: create_work_consumers(self.system, deployment.name))
+        if not cls.remote:
             pool = self.pools[deployment.name] = Pool(deployment, cls, self.system)
             await pool.start()
 
     async def stop(self, grace: float = GRACE) -> None:
         """Drain: take nothing more, finish what is running within `grace` seconds, leave."""
         log.info("host_draining", host=self.name)
-        self.bus.link.on_rebuilt.remove(self._rebuilt)
-        self.bus.link.on_lost.remove(self._lost)
+        with contextlib.suppress(ValueError):  # it may not have got that far
+            self.bus.link.on_rebuilt.remove(self._rebuilt)
+            self.bus.link.on_lost.remove(self._lost)
         shards = [shard for each in self.shards.values() for shard in each]
         await asyncio.gather(*(shard.stop(grace) for shard in shards))
         await asyncio.gather(*(pool.stop(grace) for pool in self.pools.values()))
@@ -210,6 +213,22 @@ class Host:
             except BusFault as fault:
                 log.debug("heartbeat_not_sent", error=str(fault))
             await asyncio.sleep(HEARTBEAT)
+
+
+async def patiently(bus: Bus, step: Callable[[], Awaitable[Done]]) -> Done:
+    """Do a step of starting up, again and again while the server is away.
+
+    Raises Denied if the server is there and says no.
+    """
+    while True:
+        try:
+            return await step()
+        except Denied:
+            raise
+        except BusFault as fault:
+            log.warning("start_delayed", error=str(fault))
+            await asyncio.sleep(0.1)
+            await bus.link.connected.wait()
 
 
 def _choose(deployments: dict[str, Deployment], names: set[str]) -> list[Deployment]:

@@ -97,6 +97,16 @@ class Attempt:
         stored = await self.system.bus.last(self.subject)
         return stored is not None and stored.seq == self.lease
 
+    async def is_over(self) -> bool:
+        """Whether nobody will end the run any more; False if that cannot be found out."""
+        try:
+            await self.read()
+        except Fenced:
+            return True
+        except BusFault:
+            return False
+        return False
+
     async def release(self, reason: str) -> None:
         """Give the run back for the next attempt, and remember that this one was made."""
         record = self._record("open", reason=reason)

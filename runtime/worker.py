@@ -15,7 +15,7 @@ import structlog
 
 from runtime.actor import Worker, read_options
 from runtime.crash import crash_at
-from runtime.errors import BusFault, Reject, Retry, Unavailable
+from runtime.errors import BusFault, Reject, Retry
 from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
 from runtime.run import Attempt, Fenced, Voice, Work
 from runtime.system import System
@@ -68,9 +68,8 @@ class Pool:
         return self.deployment.concurrency - len(self.running)
 
     async def start(self) -> None:
-        """Create the consumers if need be, and take jobs."""
+        """Take jobs, from consumers that are there."""
         await self.worker.on_start()
-        await create_work_consumers(self.system, self.deployment.name)
         self._pulls, self._waits = self._make_pulls(), self._make_pulls()
         loops = (self._fill(), self._keep())
         self._tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
@@ -150,6 +149,9 @@ class Pool:
             await asyncio.sleep(0.5)
 
     def _take(self, delivery: Delivery) -> None:
+        if any(delivery.seq == held.seq for held in self.running.values()):
+            # A server that was killed forgets what it had delivered; the attempt goes on.
+            return
         if self.free <= 0 or self._draining:
             delivery.nak(0)
             return
@@ -189,8 +191,10 @@ class Pool:
             outcome = await self._hold(attempt)
         except Fenced as fenced:
             outcome = f"dropped: {fenced}"
-            delivery.ack()
-        except Unavailable as fault:
+            # Somebody else may hold the run, and may die too: only its end settles the job.
+            if await attempt.is_over():
+                delivery.ack()
+        except BusFault as fault:
             log.debug("attempt_not_opened", run=attempt.run, error=str(fault))
             delivery.nak(0.1)
             return
