@@ -40,7 +40,8 @@ class Claim:
 
     def record(self, pid: int) -> None:
         """Note whose the lock is now, for those who find it taken."""
-        os.pwrite(self._descriptor, f"{pid} {os.getpid()}\n".encode(), 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, f"{pid} {os.getpid()}\n".encode())
 
     def close(self) -> None:
         """Leave the lock to the server; without one, give it up."""

@@ -111,7 +111,7 @@ class EmbeddedServer:
         try:
             await self._wait_until_ready(self._process)
         except BaseException:
-            await self._end(self._process, signal.SIGKILL)
+            await self._end(self._process, at_once=True)
             raise
 
     def _make_folder(self) -> None:
@@ -200,18 +200,18 @@ class EmbeddedServer:
         """Ask it to leave, then insist."""
         self._stopped = True
         if self._process is not None:
-            await self._end(self._process, signal.SIGTERM)
+            await self._end(self._process)
 
     async def kill(self) -> None:
         """End it as a power cut ends a process; for tests."""
         if self._process is not None:
-            await self._end(self._process, signal.SIGKILL)
+            await self._end(self._process, at_once=True)
 
-    async def _end(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    async def _end(self, process: asyncio.subprocess.Process, at_once: bool = False) -> None:
         if process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+            process.kill() if at_once else process.terminate()
         try:
             async with asyncio.timeout(STOP_WITHIN):
                 await process.wait()
