@@ -11,9 +11,10 @@ from typing import Any
 
 from runtime import commands
 from runtime.config import Config, load, unused_environment
-from runtime.errors import BusFault, ConfigError, RuntimeFault
+from runtime.errors import ConfigError, RuntimeFault
 from runtime.log import configure, get_logger
-from runtime.supervisor import EX_CONFIG
+from runtime.server import PortTaken
+from runtime.supervisor import EX_CONFIG, EX_TEMPFAIL
 
 DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
 
@@ -21,7 +22,10 @@ Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration."""
+    """Run one command and exit.
+
+    0 done, 1 failed, 2 wrong arguments, 75 an address in use, 78 bad configuration.
+    """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -39,7 +43,10 @@ def run(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"callboard: {error}", file=sys.stderr)
         return EX_CONFIG
-    except (RuntimeFault, BusFault) as error:
+    except PortTaken as error:
+        print(f"callboard: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
+    except RuntimeFault as error:
         print(f"callboard: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

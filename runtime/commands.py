@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from runtime.actor import read_options
-from runtime.config import ActorTable, Config
+from runtime.config import ActorTable, Config, check_urls
 from runtime.deployments import seed_deployments
 from runtime.doctor import examine
 from runtime.errors import ConfigError
@@ -29,6 +29,10 @@ log = structlog.get_logger()
 
 def with_url(config: Config, url: str) -> Config:
     """The configuration, but on the servers of `url` instead of the embedded one."""
+    try:
+        check_urls(url)
+    except ValueError as error:
+        raise ConfigError(f"--nats: {error}") from None
     return msgspec.structs.replace(config, nats=msgspec.structs.replace(config.nats, url=url))
 
 
@@ -72,8 +76,6 @@ async def _keep_all_running(
 
 async def host(config: Config, given: argparse.Namespace) -> int:
     """Run deployed actors until stopped, or until a part of the host cannot go on."""
-    if config.host.modules:
-        sys.path.insert(0, str(Path(config.host.modules).resolve()))
     deployments = check_deployments(config)
     return await until_stopped(lambda: _run_host(config, deployments))
 
@@ -157,6 +159,8 @@ def read_topic(text: str) -> Topic:
 
 def check_deployments(config: Config) -> list[Deployment]:
     """Load every type the configuration names; raises ConfigError for the first bad one."""
+    if config.host.modules:
+        sys.path.insert(0, str(Path(config.host.modules).resolve()))
     return [_check(table) for table in config.actor]
 
 

@@ -24,7 +24,8 @@ LAST_WAIT = 5.0
 GRACE = 12.0
 
 EX_CONFIG = 78
-HOPELESS = (EX_CONFIG, 75)
+EX_TEMPFAIL = 75
+HOPELESS = (EX_CONFIG, EX_TEMPFAIL)
 """Exit codes that another start would only repeat: bad configuration, address in use."""
 
 
