@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator
 
@@ -19,6 +20,17 @@ log = structlog.get_logger("edge")
 
 ADDRESS_UNAVAILABLE = 75
 """The exit code of an edge whose address is taken: starting it again does not help."""
+
+
+class _Untold(logging.Filter):
+    """Leaves out what is told already, by whoever cut an answer off."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log a record."""
+        return record.msg != "ASGI callable returned without completing response."
+
+
+_UNTOLD = _Untold()
 
 
 class Server(uvicorn.Server):
@@ -58,6 +70,7 @@ async def serve_app(
     `ready` is told the addresses, with the real ports, once all of them are served. In the end
     streams are told goodbye, and what is being answered has 8 seconds to end.
     """
+    logging.getLogger("uvicorn.error").addFilter(_UNTOLD)
     try:
         listeners = _listen_on(config.edge.listen)
     except OSError as error:

@@ -28,6 +28,8 @@ class Edge:
         self.url = url
         self.shared = app.state.shared
         self.client = client
+        self.child = "far"
+        """Whom tasks are for, unless a test says otherwise."""
         self.stop = asyncio.Event()
         self.task: asyncio.Task[int]
 
@@ -42,9 +44,9 @@ class Edge:
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)
 
-    async def send(self, cmd: str = "test", to: str = "far", **rest: Any) -> str:
+    async def send(self, cmd: str = "test", to: str = "", **rest: Any) -> str:
         """Send a task; returns its id."""
-        body = {"from": "master", "to": to, "type": "task", "cmd": cmd, **rest}
+        body = {"from": "master", "to": to or self.child, "type": "task", "cmd": cmd, **rest}
         answer = await self.post("/api/relay/send", body)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["task_id"])

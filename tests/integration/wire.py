@@ -1,6 +1,7 @@
 """Speaking to an edge in raw bytes: for requests that no client library would send."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,3 +73,5 @@ class Wire:
 
     async def close(self) -> None:
         self._writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
