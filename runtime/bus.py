@@ -141,7 +141,7 @@ class Bus:
         The others follow it without gaps. Raises as `publish` does; Denied with code
         `DUPLICATE` if one of them carries an id that was seen before.
         """
-        for pause in (0.0, 0.01, 0.05, 0.2):
+        for pause in (0.0, 0.01, 0.04):
             try:
                 return await self._commit_once(messages, timeout)
             except Denied as denied:

@@ -1,6 +1,8 @@
-"""A message as it arrives from the server, and how its header block is read and written."""
+"""The form of messages on the connection: what arrives, header blocks, and what is sent."""
 
 from collections.abc import Mapping
+
+MAX_SUBJECT = 512
 
 _STATUS = b"NATS/1.0 "
 _PLAIN = b"NATS/1.0\r\n"
@@ -57,3 +59,28 @@ def format_headers(fields: Mapping[str, str]) -> bytes:
         lines.append(f"{name}: {value}\r\n".encode())
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def frame_publish(subject: str, data: bytes, reply: str, headers: bytes) -> bytes:
+    """Return the bytes of one publish; raises ValueError for an illegal subject."""
+    target = f"{checked(subject)} {checked(reply)}" if reply else checked(subject)
+    size = len(headers) + len(data)
+    if headers:
+        head = f"HPUB {target} {len(headers)} {size}\r\n".encode()
+        return b"".join((head, headers, data, b"\r\n"))
+    return b"".join((f"PUB {target} {size}\r\n".encode(), data, b"\r\n"))
+
+
+def checked(subject: str) -> str:
+    """Return a subject that keeps to its place in the protocol; raises ValueError for others.
+
+    One with a blank would reach the server as two, and one that is too long ends the connection.
+    """
+    # What is printable encodes to UTF-8, and the only white space in it is the blank.
+    legal = subject and subject.isprintable() and " " not in subject
+    if not legal or len(subject.encode()) > MAX_SUBJECT:
+        raise ValueError(
+            f"subject {subject[:100]!r} ({len(subject)} characters): expected at most"
+            f" {MAX_SUBJECT} bytes, printable and without blanks"
+        )
+    return subject

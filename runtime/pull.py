@@ -146,6 +146,7 @@ class PinnedPull:
             if task:
                 task.cancel()
         self.bus.unsubscribe(self._sid)
+        self._sid = 0
 
     async def release(self) -> None:
         """Let a standby have the consumer at once."""
@@ -201,6 +202,8 @@ class PinnedPull:
             self._pull()
 
     def _pull(self) -> None:
+        if not self._sid:
+            return  # it has ceased, and would only prolong the pin
         batch = max(1, self._limit - self._owner.held - self._asked)
         request: dict[str, Any] = {
             "batch": batch,

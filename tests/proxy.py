@@ -24,6 +24,8 @@ class Proxy:
         """Messages of the server that nobody got."""
         self._target = target
         self._lose: Choice = _nothing
+        self._refusing = False
+        self._deaf = False
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._listening: asyncio.Server | None = None
@@ -58,13 +60,22 @@ class Proxy:
         """Lose everything that the server says; what clients say still gets through."""
         self._lose = _everything
 
+    def deafen(self) -> None:
+        """Lose everything that clients say; what the server says still gets through."""
+        self._deaf = True
+
     def hold(self) -> None:
         """Let nothing through, either way; nothing is lost, and connections stay open."""
         self._flowing.clear()
 
+    def refuse(self) -> None:
+        """End every new connection at once, as if no server were there."""
+        self._refusing = True
+
     def heal(self) -> None:
-        """Let everything through again, what was held first."""
+        """Let everything and everybody through again, what was held first."""
         self._lose = _nothing
+        self._refusing = self._deaf = False
         self._flowing.set()
 
     def cut(self) -> None:
@@ -80,6 +91,9 @@ class Proxy:
     # -- passing on ------------------------------------------------------------------------
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            client.transport.abort()
+            return
         line = asyncio.current_task()
         assert line is not None
         self.accepted += 1
@@ -116,8 +130,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
                 await self._flowing.wait()
-                server.write(data)
-                await server.drain()
+                if not self._deaf:
+                    server.write(data)
+                    await server.drain()
 
     async def _pass_answers(
         self, source: asyncio.StreamReader, client: asyncio.StreamWriter
