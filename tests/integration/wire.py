@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
