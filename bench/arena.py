@@ -43,10 +43,10 @@ class Side:
         self._log = log
 
     @classmethod
-    async def start(cls, path: str, url: str, peer: str, level: str, log: Path) -> "Side":
+    async def start(cls, path: str, url: str, level: str, log: Path) -> "Side":
         """Start it; it is ready once `report` has returned."""
         with log.open("wb") as output:
-            return cls(await _spawn(path, url, peer, level, output), log)
+            return cls(await _spawn(path, url, level, output), log)
 
     async def tell(self, do: str, count: int) -> Report:
         """Have it do something, and wait for what came of it."""
@@ -73,12 +73,10 @@ class Side:
         await self.process.wait()
 
 
-async def _spawn(
-    path: str, url: str, peer: str, level: str, output: BinaryIO
-) -> asyncio.subprocess.Process:
+async def _spawn(path: str, url: str, level: str, output: BinaryIO) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "bench.role", path, url, peer, level),
+        *("-m", "bench.role", path, url, level),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=output,
@@ -102,9 +100,9 @@ async def run_once(
         await server.start()
         sides: list[Side] = []
         try:
-            worker = await Side.start(contestant.worker, server.url, "", level, folder / "worker")
+            worker = await Side.start(contestant.worker, server.url, level, folder / "worker")
             sides.append(worker)
-            driver = await Side.start(contestant.driver, server.url, "", level, folder / "driver")
+            driver = await Side.start(contestant.driver, server.url, level, folder / "driver")
             sides.append(driver)
             await asyncio.gather(worker.report(), driver.report())
             await _contend(worker, driver, server.pid, sizes, result)

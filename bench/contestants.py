@@ -101,4 +101,12 @@ CONTESTANTS = [
         full=Sizes(warm=2000, load=2000, synced=2000, trips=100),
         quick=Sizes(warm=400, load=400, synced=400, trips=30),
     ),
+    Contestant(
+        name="our relay",
+        worker="bench.relay:Stack",
+        driver="bench.relay:Client",
+        full=Sizes(trips=100),
+        quick=Sizes(trips=30),
+        needs=("edge.serve", "actors.master", "actors.child"),
+    ),
 ]

@@ -115,12 +115,11 @@ class HostRole(Role):
     run: ClassVar[tuple[str, ...]]
     counted: ClassVar[str]
 
-    async def open(self, url: str, peer: str) -> str:
+    async def open(self, url: str) -> None:
         self.bus = await open_bus(url)
         await seed_deployments(self.bus, DEPLOYMENTS)
         self.host = Host(self.bus)
         await self.host.start(self.run)
-        return ""
 
     async def settle(self, count: int) -> int:
         before = handled[self.counted]
@@ -159,11 +158,10 @@ class WholeJobHost(HostRole):
 class Driver(Role):
     """Another process with a bus and a committer, as a host that sends is."""
 
-    async def open(self, url: str, peer: str) -> str:
+    async def open(self, url: str) -> None:
         self.bus = await open_bus(url)
         self.committer = Committer(self.bus)
         self.task = asyncio.create_task(self.committer.run())
-        return ""
 
     async def flood(self, count: int) -> None:
         await send_many(count, self.send)
@@ -216,11 +214,10 @@ KEEP = timedelta(days=2)
 class WholeJobDriver(Driver):
     """Sends `Begin`; a round trip ends with the event of the sender's second turn."""
 
-    async def open(self, url: str, peer: str) -> str:
-        await super().open(url, peer)
+    async def open(self, url: str) -> None:
+        await super().open(url)
         self.heard = asyncio.Event()
         self.ear = 0
-        return ""
 
     def _hear(self, packet: Packet) -> None:
         self.heard.set()

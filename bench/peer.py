@@ -18,7 +18,7 @@ AT_ONCE = 64
 class FastStreamWorker(Role):
     """One subscriber as its documentation shows it, silent, with the faster serializer."""
 
-    async def open(self, url: str, peer: str) -> str:
+    async def open(self, url: str) -> None:
         self.handled = 0
         self.client, self.stream = await connect(url)
         stream = JStream(STREAM, declare=False)
@@ -33,7 +33,6 @@ class FastStreamWorker(Role):
         )
         subscribe(self.broker.publisher("result.a", stream=STREAM)(self._make_handler()))
         await self.broker.start()
-        return ""
 
     def _make_handler(self) -> Any:
         async def do(job: Envelope[Do]) -> Envelope[Do]:

@@ -37,11 +37,10 @@ async def is_settled(stream: Any) -> bool:
 class Producer(Role):
     """Publishes jobs, pipelined; hears their results as they are published."""
 
-    async def open(self, url: str, peer: str) -> str:
+    async def open(self, url: str) -> None:
         self.client, self.stream = await connect(url)
         self.data = plain_letter()
         self.results: Any = None
-        return ""
 
     async def flood(self, count: int) -> None:
         # To hear all results would cost the producer, and nobody looks at them.
@@ -70,12 +69,11 @@ class LoopWorker(Role):
     def __init__(self) -> None:
         self.handled = 0
 
-    async def open(self, url: str, peer: str) -> str:
+    async def open(self, url: str) -> None:
         self.client, self.stream = await connect(url)
         config = ConsumerConfig(max_ack_pending=MOST_UNACKNOWLEDGED)
         self.pull = await self.stream.pull_subscribe("job.*", DURABLE, config=config)
         self.task = asyncio.create_task(self.work())
-        return ""
 
     async def settle(self, count: int) -> int:
         before = self.handled
@@ -130,11 +128,10 @@ class FetchWorker(LoopWorker):
 class JobWorker(LoopWorker):
     """Takes a job, publishes its result to the stream, and acks once that is stored."""
 
-    async def open(self, url: str, peer: str) -> str:
+    async def open(self, url: str) -> None:
         self.stored: asyncio.Queue[tuple[Future, Any]] = asyncio.Queue()
-        await super().open(url, peer)
+        await super().open(url)
         self.acks = asyncio.create_task(self._acknowledge())
-        return ""
 
     async def work(self) -> None:
         async for message in self.messages():

@@ -26,8 +26,8 @@ Send = Callable[[int], Awaitable["asyncio.Future[Any]"]]
 class Role:
     """A worker, which settles what is sent, or a driver, which sends it and asks."""
 
-    async def open(self, url: str, peer: str) -> str:
-        """Connect; returns where the other side finds this one, if it must know."""
+    async def open(self, url: str) -> None:
+        """Connect, and be ready."""
         raise NotImplementedError
 
     async def settle(self, count: int) -> int:
@@ -59,7 +59,6 @@ class Told(msgspec.Struct):
 class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What came of it. Times are of the machine's monotonic clock, in seconds."""
 
-    info: str = ""
     began: float = 0.0
     ended: float = 0.0
     handled: int = 0
@@ -85,10 +84,10 @@ async def wait_until(enough: Callable[[], bool], settled: Callable[[], Awaitable
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def play(role: Role, url: str, peer: str) -> None:
+async def play(role: Role, url: str) -> None:
     """Open the role, then obey until the standard input ends."""
-    info = await role.open(url, peer)
-    _say(Report(info=info))
+    await role.open(url)
+    _say(Report())
     loop = asyncio.get_running_loop()
     try:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -130,11 +129,11 @@ def run(work: Any) -> None:
         runner.run(work)
 
 
-def main(path: str, url: str, peer: str, level: str) -> None:
+def main(path: str, url: str, level: str) -> None:
     """Play the role `module:Class`; `level` is of the log on the standard error."""
     configure(format="json", level=level)
     module, _, name = path.partition(":")
-    run(play(getattr(importlib.import_module(module), name)(), url, peer))
+    run(play(getattr(importlib.import_module(module), name)(), url))
 
 
 if __name__ == "__main__":
