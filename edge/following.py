@@ -161,6 +161,9 @@ class Hub:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(FIRST_CHECK, self.check_every)):
                     await self._doubted.wait()
+            # What is asked without a connection fails at once: asking on and on would leave
+            # nobody else a turn, not even whoever connects.
+            await self.bus.link.connected.wait()
             everything, now = self._doubted.is_set(), asyncio.get_running_loop().time()
             self._doubted.clear()
             if everything:
@@ -175,6 +178,7 @@ class Hub:
         try:
             info = await self.bus.api(f"STREAM.INFO.{self.bus.stream}")
         except BusFault:
+            await asyncio.sleep(STALE_WAIT)
             self._doubted.set()
             return
         if info["created"] == self._stream:
