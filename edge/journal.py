@@ -166,11 +166,17 @@ class Export(Response):
 
     async def _pages(self) -> AsyncIterator[list[Stored]]:
         while self._after < self._upto:
-            page = await self._bus.read(SUBJECT, after=self._after, limit=PAGE)
-            if not page:
-                return
+            page = await self._page()
             self._after = page[-1].seq
             yield [stored for stored in page if stored.seq <= self._upto]
+
+    async def _page(self) -> list[Stored]:
+        """The next lines, of which there are some: a replica may only be late."""
+        for _ in range(LATE_TRIES):
+            if page := await self._bus.read(SUBJECT, after=self._after, limit=PAGE):
+                return page
+            await asyncio.sleep(LATE_WAIT)
+        raise Unavailable(f"the log cannot be read beyond {self._after}")
 
 
 async def read_newest(bus: Bus, count: int) -> list[Stored]:

@@ -30,13 +30,16 @@ class TaskSource:
         self._name = name
         self._claim = claim
         self._free = asyncio.Semaphore(slots)
-        self._blocks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._blocks: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._start(self._fill())
 
     async def next(self) -> bytes:
-        """Return the next task as an event."""
-        return await self._blocks.get()
+        """Return the next task as an event. Raises what kept it from coming."""
+        found = await self._blocks.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     def close(self) -> None:
         """Take no more tasks. Those that are out stay the child's until their leases end."""
@@ -51,7 +54,7 @@ class TaskSource:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("tasks_not_pushed", child=self._name, exc_info=error)
+            self._blocks.put_nowait(error)
 
     async def _fill(self) -> None:
         while True:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import structlog
 import uvicorn
@@ -82,11 +82,11 @@ async def serve_app(
         for server, listener in zip(servers, listeners, strict=True)
     ]
     try:
-        await asyncio.gather(*(server.ready.wait() for server in servers))
-        addresses = [_shown(each) for each in listeners]
-        log.info("edge_ready", addresses=addresses)
-        ready(addresses)
-        await _until_stopped(running, stop)
+        if await _until(asyncio.gather(*(server.ready.wait() for server in servers)), running):
+            addresses = [_shown(each) for each in listeners]
+            log.info("edge_ready", addresses=addresses)
+            ready(addresses)
+            await _until(stop.wait(), running)
     finally:
         app.state.shared.end()
         for server in servers:
@@ -96,12 +96,14 @@ async def serve_app(
     return 0
 
 
-async def _until_stopped(running: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    stopped = asyncio.create_task(stop.wait())
+async def _until(done: Awaitable[object], running: Iterable[asyncio.Task[None]]) -> bool:
+    """Wait; returns False if one of the servers ended before."""
+    waiting = asyncio.ensure_future(done)
     try:
-        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+        return waiting.done()
     finally:
-        stopped.cancel()
+        waiting.cancel()
 
 
 def _server(config: Config, app: Starlette, listener: socket.socket) -> Server:

@@ -111,15 +111,21 @@ class Tasks:
         bus = self._shared.bus
         await wait_for_bus(bus)
         stored = await bus.last(subjects.state(MASTER, token(task_id)))
-        record = _decode_record(stored.data) if stored else None
-        if record is not None and record.data and not await self._expired(record):
-            try:
-                found = _decode_state(record.data).tasks.get(task_id)
-            except msgspec.MsgspecError:
-                raise Unavailable(f"the state of task {quote(task_id)} is not readable") from None
-            if found is not None:
-                return found
-        raise Refusal(404, "task_not_found", "task not found")
+        found = await self._read(stored.data, task_id) if stored else None
+        if found is None:
+            raise Refusal(404, "task_not_found", "task not found")
+        return found
+
+    async def _read(self, data: bytes, task_id: str) -> Task | None:
+        """The task in a stored record, unless its time is over."""
+        try:
+            record = _decode_record(data)
+            if not record.data or await self._expired(record):
+                return None
+            return _decode_state(record.data).tasks.get(task_id)
+        except msgspec.MsgspecError:
+            # Whoever keeps it stands still and says so; a client can only come again.
+            raise Unavailable(f"the state of task {quote(task_id)} is not readable") from None
 
     async def _expired(self, record: Record) -> bool:
         deployed = await self._shared.deployed.find(MASTER)

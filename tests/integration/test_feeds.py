@@ -315,6 +315,30 @@ async def test_one_stream_more_than_all_may_have_is_refused(kit: Kit) -> None:
     assert "retry-after" in refused.headers
 
 
+async def test_a_thousand_clients_may_come_back_at_the_same_moment(kit: Kit) -> None:
+    async with serving(kit.server.url) as edge:
+        before = await newest(kit)
+        await edge.say("missed")
+        path = f"{LOG_EVENTS}?after={before}"
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        wires = [await Wire.open(edge.port) for _ in range(IN_TOTAL)]
+        for wire in wires:
+            wire.send(request)
+        heads = await asyncio.gather(*(wire.answer() for wire in wires))
+        begun = await asyncio.gather(*(wire.until(b"missed") for wire in wires))
+        await edge.say("heard by all")
+        heard = await asyncio.gather(*(wire.until(b"heard by all") for wire in wires))
+        topics = edge.shared.hub.topics
+        await asyncio.gather(*(wire.close() for wire in wires))
+        await until(lambda: edge.shared.streams.count == 0)
+    pauses = {text.partition(b"retry: ")[2].partition(b"\n")[0] for text in begun}
+
+    assert {head.status for head in heads} == {200}
+    assert len(pauses) > 100
+    assert {text.count(b"event: relay.logged") for text in heard} == {1}
+    assert topics == 1
+
+
 # -- when the edge, or what it stands on, goes away -------------------------------------------
 
 

@@ -245,6 +245,23 @@ async def connect_checked(connect: Connect, url: str) -> Bus:
     return bus
 
 
+async def test_a_server_that_is_away_stops_nobody_else_and_is_awaited(
+    own_bus: Bus, own_server: EmbeddedServer
+) -> None:
+    async with following(own_bus, check_every=0.01) as hub:
+        follower = await hub.follow(TOPIC, None)
+        await own_server.kill()
+        await until(lambda: not own_bus.link.connected.is_set())
+        hub._doubted.set()
+        turns = [await asyncio.sleep(0.005, n) for n in range(20)]
+        await own_server.start()
+        await until(own_bus.link.connected.is_set)
+        seq = await say(own_bus, 1)
+
+        assert sequences(await hear(follower, 1)) == [seq]
+    assert len(turns) == 20
+
+
 # -- holes ------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,11 @@ class Wire:
         await self.reader.readline()
         return b"".join(pieces)
 
+    async def until(self, text: bytes) -> bytes:
+        """Read until a text has come, and return all that was read."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readuntil(text)
+
     async def is_closed(self) -> bool:
         """Whether the server ends the connection, without another byte."""
         async with asyncio.timeout(PATIENCE):
