@@ -167,8 +167,12 @@ async def test_beyond_loopback_a_default_or_weak_key_is_refused(kit: Kit, secret
 
 async def test_too_many_wrong_keys_lock_an_address_out(kit: Kit) -> None:
     async with serving(kit.server.url) as edge:
+        # Who claims to come from elsewhere is not believed.
         wrong = [
-            await edge.get("/api/relay/logs", headers={"X-Relay-API-Key": f"wrong-{n}"})
+            await edge.get(
+                "/api/relay/logs",
+                headers={"X-Relay-API-Key": f"wrong-{n}", "X-Forwarded-For": f"10.0.0.{n}"},
+            )
             for n in range(TRIES)
         ]
         locked = await edge.post("/api/relay/clear")
