@@ -83,7 +83,8 @@ async def serve_app(
     ]
     try:
         if await _until(asyncio.gather(*(server.ready.wait() for server in servers)), running):
-            addresses = [_shown(each) for each in listeners]
+            scheme = "https" if config.edge.certificate else "http"
+            addresses = [_shown(each, scheme) for each in listeners]
             log.info("edge_ready", addresses=addresses)
             ready(addresses)
             await _until(stop.wait(), running)
@@ -109,7 +110,16 @@ async def _until(done: Awaitable[object], running: Iterable[asyncio.Task[None]])
 def _server(config: Config, app: Starlette, listener: socket.socket) -> Server:
     host, port = listener.getsockname()[:2]
     limits = Limits(connections=config.edge.max_connections)
-    return Server(serve_config(app, host=host, port=port, hosts=config.edge.hosts, limits=limits))
+    return Server(
+        serve_config(
+            app,
+            host=host,
+            port=port,
+            hosts=config.edge.hosts,
+            limits=limits,
+            certificate=(config.edge.certificate or None, config.edge.certificate_key or None),
+        )
+    )
 
 
 def _listen_on(addresses: Iterable[str]) -> list[socket.socket]:
@@ -143,6 +153,6 @@ def _listen(address: str) -> Iterator[socket.socket]:
         yield listener
 
 
-def _shown(listener: socket.socket) -> str:
+def _shown(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -27,6 +27,7 @@ def serve_config(
     port: int = 8000,
     hosts: Iterable[str] = (),
     limits: Limits | None = None,
+    certificate: tuple[str | None, str | None] = (None, None),
     ws: WSProtocolType = "none",
     timeout_graceful_shutdown: int = 8,
 ) -> Config:
@@ -34,7 +35,8 @@ def serve_config(
 
     `hosts` are the names in Host headers that are served besides loopback and the address of
     the connection itself; `*` is every one. After SIGTERM, answers have
-    `timeout_graceful_shutdown` seconds to end. Fewer connections than `limits` says are accepted
+    `timeout_graceful_shutdown` seconds to end. `certificate` names a PEM file and
+    its key's, to speak HTTPS. Fewer connections than `limits` says are accepted
     if the process may not open as many files. Raises ValueError for a name that cannot be one.
     """
     names = [*hosts] if host in {"", "0.0.0.0", "::"} else [*hosts, host]
@@ -47,6 +49,8 @@ def serve_config(
         ws=ws,
         ws_max_size=256 * 1024,
         ws_per_message_deflate=False,
+        ssl_certfile=certificate[0],
+        ssl_keyfile=certificate[1],
         lifespan="on",
         interface="asgi3",
         log_config=None,

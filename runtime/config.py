@@ -81,6 +81,8 @@ class EdgeTable(_Table):
     open_reads: bool = False
     docs: bool = True
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=MOST_CONNECTIONS)] = 2000
+    certificate: str = ""
+    certificate_key: str = ""
     key: list[KeyTable] = []
 
 
@@ -216,6 +218,7 @@ def _read_durations(source: Source) -> None:
 def _check(config: Config, source: Source) -> None:
     _check_nats(config.nats, source)
     source.at(("edge", "listen"), check_listen, config.edge.listen)
+    _check_certificate(config.edge, source)
     for name in config.edge.hosts:
         source.at(("edge", "hosts"), _check_served, name)
     for name in config.host.run:
@@ -252,6 +255,14 @@ def _check_nats(nats: NatsTable, source: Source) -> None:
         raise source.fault(("nats", "user"), "nats.password_env is missing, the variable to read")
     if nats.password_env:
         source.at(("nats", "password_env"), _check_variable, nats.password_env)
+
+
+def _check_certificate(edge: EdgeTable, source: Source) -> None:
+    for key in ("certificate", "certificate_key"):
+        path, other = getattr(edge, key), edge.certificate or edge.certificate_key
+        if other and not Path(path).is_file():
+            wanted = "is not a file; HTTPS needs a certificate and its certificate_key, both PEM"
+            raise source.fault(("edge", key), f"{path!r} {wanted}")
 
 
 def _check_sync(text: str) -> None:

@@ -6,6 +6,7 @@ How an attempt holds its run and speaks is in runtime/run.py.
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncGenerator
 from inspect import isasyncgenfunction
 from typing import Any
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 HEARTBEAT = ACK_WAIT / 3
 LONG_PULL = 5.0
 LOW_FIRST_EVERY = 8
+PAUSE = 0.05
 FIRST_RETRY = 0.5
 LAST_RETRY = 60.0
 
@@ -136,8 +138,12 @@ class Pool:
         The other levels' pulls stay outstanding; what they bring while no slot is free is
         given back at once.
         """
+        began = time.monotonic()
         waits = [pull.request(1, wait=LONG_PULL) for pull in self._waits]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not any(one.result() for one in done) and time.monotonic() - began < PAUSE:
+            # Refused, or lost with the connection: not to be asked for again in a hurry.
+            await asyncio.sleep(PAUSE)
 
     async def _recreate(self) -> None:
         try:

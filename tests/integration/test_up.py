@@ -1,101 +1,21 @@
 """`callboard up` as its user runs it: real processes, real ports, real signals."""
 
 import contextlib
-import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Empty, Queue
-from typing import Any
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-KEY = {"X-Relay-API-Key": "lynker_relay_secret_2025"}
-PATIENCE = 20.0
-
-CONFIG = """
-[nats]
-data = "{data}"
-port = 0
-[edge]
-listen = ["127.0.0.1:{port}"]
-[log]
-format = "json"
-[[actor]]
-name = "master"
-type = "actors.master:Master"
-[[actor]]
-name = "child"
-type = "actors.child:Child"
-options = {{ kind = "callable", call = "actors.commands:run" }}
-"""
-
-
-def find_free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-class Callboard:
-    """A running `callboard up`, and what it says."""
-
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        config = folder / "callboard.toml"
-        config.write_text(CONFIG.format(data=folder / "data", port=port or find_free_port()))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "runtime", "up", "--config", str(config)],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._lines: defaultdict[str, Queue[dict[str, Any]]] = defaultdict(Queue)
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def close(self) -> None:
-        """End it, if it has not ended."""
-        self.process.kill()
-        self.process.wait()
-        self._listener.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def _listen(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with contextlib.suppress(ValueError):
-                said = json.loads(line)
-                self._lines[said["event"]].put(said)
-
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """The next line that says `event`, of those not waited for yet."""
-        try:
-            return self._lines[event].get(timeout=PATIENCE)
-        except Empty:
-            raise AssertionError(f"{event} was not said; said were {list(self._lines)}") from None
-
-    def children(self) -> list[int]:
-        """Its processes, by the kernel's own list."""
-        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in tasks.read_text().split()]
-
-    def find(self, word: str) -> int:
-        """The child whose command line has a word in it."""
-        for pid in self.children():
-            if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                return pid
-        raise AssertionError(f"no child runs {word!r}")
+from tests.integration.command import KEY, PATIENCE, ROOT, Callboard
 
 
 @pytest.fixture
@@ -225,3 +145,31 @@ def test_bad_configuration_ends_it_before_anything_starts(
     assert done.returncode == 78
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.promise("CB-41")
+def test_with_a_certificate_it_speaks_https_and_nothing_else(
+    tmp_path: Path, nats_server_binary: str
+) -> None:
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = "req -x509 -nodes -days 1 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+    subject = "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(
+        [openssl, *words.split(), *subject.split(), *files], check=True, capture_output=True
+    )
+    edge = f'certificate = "{certificate}"\ncertificate_key = "{key}"'
+    running = Callboard(tmp_path, edge=edge)
+    url = running.wait_for("edge_ready")["addresses"][0]
+    trust = ssl.create_default_context(cafile=str(certificate))
+    answer = httpx.get(f"{url}/health", verify=trust, timeout=PATIENCE)
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"{url}/health".replace("https:", "http:"), timeout=PATIENCE)
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(PATIENCE)
+    running.close()
+
+    assert url.startswith("https://")
+    assert answer.json()["status"] == "ok"

@@ -101,3 +101,11 @@ def test_no_secret_of_the_composition_has_a_default() -> None:
 
     assert {name for name, _ in named} >= {"RELAY_API_KEY", "NATS_HOST_PASSWORD"}
     assert [name for name, required in named if not required] == []
+
+
+@pytest.mark.promise("CB-48", "AC-51", "AG-96")
+def test_anybody_may_use_it_under_the_mit_licence() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+    assert text.startswith("MIT License")
+    assert "WITHOUT WARRANTY OF ANY KIND" in text
