@@ -14,7 +14,8 @@ from bench.contestants import Contestant, Sizes
 from bench.role import Report, Told
 from runtime.server import EmbeddedServer
 
-PATIENCE = 60.0
+PATIENCE = 40.0
+"""Seconds; longer than a server waits before it delivers again what a client lost."""
 
 
 class Spoiled(Exception):
@@ -37,25 +38,26 @@ class Result(msgspec.Struct, kw_only=True):
 class Side:
     """One role in its process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.process = process
         self.pid = process.pid
+        self._name = name
         self._log = log
 
     @classmethod
     async def start(cls, path: str, url: str, level: str, log: Path) -> "Side":
         """Start it; it is ready once `report` has returned."""
         with log.open("wb") as output:
-            return cls(await _spawn(path, url, level, output), log)
+            return cls(path, await _spawn(path, url, level, output), log)
 
     async def tell(self, do: str, count: int) -> Report:
         """Have it do something, and wait for what came of it."""
         assert self.process.stdin is not None
         self.process.stdin.write(msgspec.json.encode(Told(do=do, count=count)) + b"\n")
-        return await self.report()
+        return await self.report(f"{do} {count}")
 
-    async def report(self) -> Report:
-        """Wait for its next line; raises Spoiled with the end of its log."""
+    async def report(self, told: str = "open") -> Report:
+        """Wait for its next line; raises Spoiled with what it was told and how its log ends."""
         assert self.process.stdout is not None
         line = b""
         with contextlib.suppress(TimeoutError):
@@ -63,7 +65,8 @@ class Side:
                 line = await self.process.stdout.readline()
         if not line:
             said = self._log.read_text(errors="replace").splitlines()[-12:]
-            raise Spoiled("\n".join(said) or f"no answer within {PATIENCE:g} s")
+            ended = "\n".join(said) or f"no answer within {PATIENCE:g} s"
+            raise Spoiled(f"{self._name}, told to {told}: {ended}")
         return msgspec.json.decode(line, type=Report)
 
     async def end(self) -> None:
