@@ -214,7 +214,7 @@ class Instance:
         if earlier is not None:
             one.answer = _same_again(earlier, envelope.bodyhash)
             one.outcome = "repeated"
-        elif not self._is_current(envelope, effects):
+        elif envelope.reminder and not effects.come(envelope.reminder, envelope.generation):
             one.outcome = "reminder_dropped"
         else:
             data = self._call(envelope, data, effects, one)
@@ -267,14 +267,6 @@ class Instance:
         if self.address.key != envelope.subject:
             self.address = Address(self.address.actor, envelope.subject)
 
-    def _is_current(self, envelope: Envelope[Any], effects: Effects) -> bool:
-        if not envelope.reminder:
-            return True
-        if effects.timers.get(envelope.reminder) != envelope.generation:
-            return False
-        del effects.timers[envelope.reminder]
-        return True
-
     def _repeat(self, delivery: Delivery, record: Record) -> _Applied:
         """Applied before: only the answer may have been lost, and the ack."""
         one = _Applied(delivery, "seen")
@@ -318,7 +310,8 @@ class Instance:
         )
         state = write_record(self._subject, new, self._version, self.kind.deployment)
         lanes = {state.subject, *(m.subject for m in effects.sent if m.subject[:4] == "run.")}
-        self._version = await self.system.committer.submit([state, *effects.outgoing()], *lanes)
+        messages = effects.outgoing(state, self.address)
+        self._version = await self.system.committer.submit(messages, *lanes)
         self._record = new
 
     def _finish(self, one: _Applied) -> None:

@@ -39,22 +39,31 @@ def run_ttl(deployment: Deployment) -> timedelta:
 class Effects:
     """All that one or several messages of a key have sent, in order, not yet stored.
 
-    A reminder is stored once per name, since a commit may write a subject only once.
+    `timers` are the current generations by name, `stored` those that the stream may hold a
+    schedule of. A reminder is stored once per name, whatever became of it in between.
     """
 
     def __init__(self, timers: Mapping[str, int]) -> None:
         self.sent: list[Outgoing] = []
         self.timers = dict(timers)
+        self.stored = dict(timers)
         self.scheduled: dict[str, Outgoing] = {}
-        self.cancelled: set[str] = set()
 
     def mark(self) -> tuple[Any, ...]:
         """Remember this point, to come back to it when a message is refused."""
-        return list(self.sent), dict(self.timers), dict(self.scheduled), set(self.cancelled)
+        return list(self.sent), dict(self.timers), dict(self.stored), dict(self.scheduled)
 
     def undo(self, mark: tuple[Any, ...]) -> None:
         """Forget what was sent since."""
-        self.sent, self.timers, self.scheduled, self.cancelled = mark
+        self.sent, self.timers, self.stored, self.scheduled = mark
+
+    def come(self, name: str, generation: int) -> bool:
+        """Note that a reminder has come; False if it is not the current one of its name."""
+        if self.timers.get(name) != generation:
+            return False
+        del self.timers[name]
+        self.stored.pop(name, None)
+        return True
 
     def withdraw(self, subject: str) -> None:
         """Take back what was sent about a run in this commit: a subject is written once.
@@ -67,23 +76,35 @@ class Effects:
                 del self.sent[index : index + (2 if started else 1)]
                 return
 
-    def outgoing(self) -> list[Outgoing]:
-        """Everything to store, with the cancelled timers riding on what has room for them.
+    def outgoing(self, state: Outgoing, address: Address) -> list[Outgoing]:
+        """Everything to store, `state` first; replaced and forgotten timers are cancelled.
 
         The server cancels one schedule per message. What finds no room stays, fires, and is
         dropped for its generation.
         """
-        messages = [*self.sent, *self.scheduled.values()]
-        for subject, index in zip(sorted(self.cancelled), range(len(messages)), strict=False):
+        messages = [state, *self.sent]
+        old = [
+            timer(address, name, generation)
+            for name, generation in sorted(self.stored.items())
+            if self.timers.get(name) != generation
+        ]
+        for index, subject in enumerate(old[: len(messages)]):
             message = messages[index]
-            if "Nats-Schedule" not in message.headers:
-                messages[index] = Outgoing(
-                    message.subject, message.data, {**message.headers, **cancel(subject)}
-                )
-        return messages
+            headers = {**message.headers, **cancel(subject)}
+            messages[index] = Outgoing(message.subject, message.data, headers)
+        return [*messages, *self.scheduled.values()]
 
     def __len__(self) -> int:
         return len(self.sent) + len(self.scheduled)
+
+
+def timer(address: Address, name: str, generation: int) -> str:
+    """The subject of one generation of a reminder.
+
+    Each has its own: when a schedule fires, the server purges the whole subject a moment
+    later, and with it whatever has replaced it there by then.
+    """
+    return subjects.timer(address, f"{name}-{generation}")
 
 
 def cancel(timer: str) -> dict[str, str]:
@@ -173,7 +194,6 @@ class Turn:
 
     def remind(self, name: str, message: Message, *, after: timedelta) -> None:
         """Send this instance a message later; replaces the reminder of the same name."""
-        subject = subjects.timer(self.address, name)
         # The sequence of the input never repeats, so no earlier reminder can pass for this one.
         generation = self.sequence
         at = self.now + max(after, timedelta())
@@ -183,16 +203,15 @@ class Turn:
             "Nats-Schedule-Target": subjects.mail(self.address),
             "Nats-Schedule-TTL": expiry(self._deployment.mail_ttl)["Nats-TTL"],
         }
+        subject = timer(self.address, name, generation)
         self._effects.scheduled[name] = Outgoing(subject, sealed, headers)
         self._effects.timers[name] = generation
-        self._effects.cancelled.discard(subject)
         self._check_size()
 
     def forget(self, name: str) -> None:
         """Cancel a reminder. Harmless if there is none; one on its way is dropped."""
-        if self._effects.timers.pop(name, None) is not None:
-            self._effects.scheduled.pop(name, None)
-            self._effects.cancelled.add(subjects.timer(self.address, name))
+        self._effects.timers.pop(name, None)
+        self._effects.scheduled.pop(name, None)
 
     def new_id(self) -> str:
         """A new id of 128 bits: the same again if this turn is played again."""

@@ -5,7 +5,7 @@ work.<actor>.<priority>.<key>  a job for any instance of a worker type
 state.<actor>.<key>            an instance's record
 event.<kind>.<id>              facts of one topic; republished as live.event.<kind>.<id>
 run.<id>                       one job's execution
-timer.<actor>.<key>.<name>     a message to its own address, later
+timer.<actor>.<key>.<name>     a message to its own address, later; a name is used once
 dead.<actor>.<key>             what nobody could handle
 """
 
