@@ -20,3 +20,9 @@ def nats_server_binary() -> str:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos-minutes", type=float, default=0.0, help="run the long form so long")
+    group.addoption("--chaos-seed", type=int, default=None, help="repeat a run's schedule")

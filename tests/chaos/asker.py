@@ -1,0 +1,96 @@
+"""A process that asks accounts and journals what it was answered; it may be killed.
+
+    python -m tests.chaos.asker URL JOURNAL SEED COUNT SECONDS
+
+Started again on the same journal, it repeats what was not answered under the same ids.
+"""
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+
+from runtime.ask import Origin, ask
+from runtime.bus import Bus
+from runtime.connection import Connection
+from runtime.errors import BusFault, Refused, RuntimeFault
+from runtime.log import configure
+from runtime.streams import ensure_streams
+from schemas.base import Address
+from tests.chaos.history import Journal
+from tests.chaos.ledger import KEYS, Enter, key_of
+
+AT_ONCE = 12
+REPEATED = 10
+"""Every tenth is asked once more when it has been answered."""
+
+
+class Asker:
+    """Asks so many entries, spread over so many seconds."""
+
+    def __init__(self, bus: Bus, journal: Journal, seed: int, count: int, seconds: float) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._seed = seed
+        self._count = count
+        self._pause = seconds / count
+        lines = journal.read()
+        self._invoked = {line["id"] for line in lines if line["what"] == "invoke"}
+        self._answered = {line["id"] for line in lines if line["what"] == "ok"}
+
+    async def run(self) -> None:
+        """Ask what is not answered yet."""
+        slots = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for index in range(self._count):
+                name = f"ask-{self._seed}-{index}"
+                if name in self._answered:
+                    continue
+                await slots.acquire()
+                task = group.create_task(self._enter(name, index))
+                task.add_done_callback(lambda _: slots.release())
+                await asyncio.sleep(self._pause)
+
+    async def _enter(self, name: str, index: int) -> None:
+        chance = random.Random(f"{self._seed}/{index}")
+        key = key_of(chance.randrange(KEYS))
+        entry = Enter(number=chance.randrange(1, 5000), amount=chance.randrange(1, 100))
+        if name not in self._invoked:
+            self._journal.write(
+                "invoke", id=name, key=key, number=entry.number, amount=entry.amount, how="ask"
+            )
+        for _ in range(2 if index % REPEATED == 0 else 1):
+            answer = await self._ask(name, Address("ledger", key), entry)
+            self._journal.write("ok", id=name, answer=answer)
+
+    async def _ask(self, name: str, to: Address, entry: Enter) -> object:
+        while True:
+            try:
+                entered = await ask(self._bus, to, entry, timeout=5, origin=Origin(id=name))
+            except Refused as refused:
+                return refused.refusal.code
+            except (BusFault, RuntimeFault):
+                self._journal.write("doubt", id=name)
+                await asyncio.sleep(0.1)
+            else:
+                return {"applied": entered.applied, "balance": entered.balance}
+
+
+async def main(url: str, path: str, seed: str, count: str, seconds: str) -> None:
+    """Ask until everything is answered."""
+    configure(format="json", level="info")
+    link = Connection([url])
+    await link.open()
+    bus = Bus(link)
+    while True:
+        try:
+            await ensure_streams(bus)
+            break
+        except BusFault:
+            await asyncio.sleep(0.2)
+    await Asker(bus, Journal(Path(path)), int(seed), int(count), float(seconds)).run()
+    await link.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""The chaos test's long form by option, and its counts at the end of every run."""
+
+import pytest
+
+COUNTS = "chaos"
+
+
+@pytest.fixture(autouse=True)
+def needs_nats_server(nats_server_binary: str) -> None:
+    """Nothing here does without."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--chaos-minutes"):
+        return
+    skip = pytest.mark.skip(reason="the long form: run with --chaos-minutes 10")
+    for item in items:
+        if "chaos" in item.nodeid and item.get_closest_marker("slow"):
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was done to whom, whether all was well or not."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == COUNTS and report.when == "call":
+                    terminalreporter.section(report.nodeid.rpartition("::")[2])
+                    terminalreporter.write_line(str(value))
