@@ -1,6 +1,9 @@
 """Servers and connections to them. Most tests share one server, and each starts it empty."""
 
 import asyncio
+import contextlib
+import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -27,10 +30,21 @@ async def shared_server(
     await server.stop()
 
 
+def port_to_come_back_to() -> int:
+    """A free port below those that outgoing connections get, which might take it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as attempt, contextlib.suppress(OSError):
+            attempt.bind(("127.0.0.1", port))
+            return port
+
+
 @pytest.fixture
 async def own_server(nats_server_binary: str, tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     """A server that may be killed and frozen."""
-    server = EmbeddedServer(tmp_path / "nats", binary=Path(nats_server_binary))
+    server = EmbeddedServer(
+        tmp_path / "nats", port=port_to_come_back_to(), binary=Path(nats_server_binary)
+    )
     await server.start()
     yield server
     await server.kill()

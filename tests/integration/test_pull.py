@@ -195,7 +195,7 @@ async def test_one_whose_pin_is_lost_drops_what_it_holds_and_unpins_nobody(
     go_silent(zombie)
     owner = await start(pulls, other, second)
     await until(lambda: second.held == 3)
-    old_pin = zombie.pin
+    old_pin, pin, drops = zombie.pin, owner.pin, second.drops
     zombie._pull()
     await until(lambda: first.held == 0)
     zombie.pin = old_pin
@@ -203,7 +203,8 @@ async def test_one_whose_pin_is_lost_drops_what_it_holds_and_unpins_nobody(
     await mail(bus, 2)
     await until(lambda: second.held == 5)
 
-    assert owner.pin not in ("", old_pin)
+    assert pin not in ("", old_pin)
+    assert (owner.pin, second.drops) == (pin, drops)
     assert second.since_drop == [1, 2, 3, 4, 5]
 
 

@@ -167,7 +167,7 @@ async def test_what_is_repeated_live_links_each_message_to_the_one_before(bus: B
 
 async def test_the_server_puts_every_key_on_the_shard_that_we_compute(bus: Bus) -> None:
     chance = random.Random(7)
-    random_keys = [hex(chance.getrandbits(chance.randrange(1, 128))) for _ in range(450)]
+    random_keys = [hex(chance.getrandbits(chance.randrange(1, 128))) for _ in range(500)]
     actors = ("session", "master", "human_agent", "a", "x-1")
     addresses = [Address(chance.choice(actors), key) for key in (*random_keys, *NOTED, *SURROGATES)]
     await fill(bus, *(subjects.mail(address) for address in addresses))

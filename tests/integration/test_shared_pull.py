@@ -231,6 +231,21 @@ async def test_a_consumer_that_is_deleted_is_noticed_and_may_be_created_again(
     assert not pull.gone or seqs(taken) == [1]
 
 
+async def test_the_end_of_an_earlier_request_does_not_end_a_later_one(
+    bus: Bus, pull_from: Pulls
+) -> None:
+    await consumer(bus)
+    pull = pull_from(bus)
+    first = await ended(pull.request(1))
+    waiting = pull.request(1, wait=5)
+    timeout = b"NATS/1.0 408 Request Timeout\r\n\r\n"
+    bus.link.publish(f"{pull._inbox}.1", b"", headers=timeout)
+    await bus.last("settled.now")
+    await jobs(bus, 1)
+
+    assert (first, await ended(waiting)) == (0, 1)
+
+
 async def test_a_pull_that_was_stopped_takes_nothing_more(
     bus: Bus, pull_from: Pulls, taken: list[Delivery]
 ) -> None:
