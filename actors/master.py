@@ -5,17 +5,26 @@ holder gives it back or is not heard of. The first end wins, whoever brings it.
 """
 
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import msgspec
 
+from actors.ending import (
+    Ending,
+    are_equal,
+    as_said,
+    check_children,
+    check_lease,
+    ended,
+    first_end,
+    is_repeat,
+)
 from actors.limits import check_name, check_order, check_result, clip
 from runtime.actor import Actor, handler
 from runtime.config import duration
 from runtime.errors import Reject
 from runtime.turn import Turn
-from schemas.base import Address, Message
-from schemas.envelope import encode
+from schemas.base import Address
 from schemas.record import RunFailed
 from schemas.relay import (
     FINAL,
@@ -39,9 +48,7 @@ from schemas.relay import (
     Sent,
     Take,
     Task,
-    TaskCompleted,
     TaskCreated,
-    TaskFailed,
     TaskOverdue,
     TaskProcessing,
     TaskReturned,
@@ -66,16 +73,6 @@ class MasterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if self.attempts < 1:
             raise ValueError(f"attempts = {self.attempts!r}: expected 1 or more")
         duration(self.deadline)
-
-
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task ended, and by whom; `word` is the status as its child said it."""
-
-    status: Literal["completed", "failed"]
-    word: str
-    child_id: str = ""
-    result: Any = None
-    reason: str = ""
 
 
 class Master(Actor):
@@ -104,7 +101,7 @@ class Master(Actor):
 
     def _send_task(self, order: Order, task_id: str, ctx: Turn) -> Sent:
         if known := self.state.tasks.get(task_id):
-            if not _are_equal(known.order, order):
+            if not are_equal(known.order, order):
                 raise Reject(
                     "task_exists",
                     f"task {clip(task_id, 80)!r} was sent before, with another order;"
@@ -172,15 +169,16 @@ class Master(Actor):
     def call_back(self, message: CallBack, ctx: Turn) -> Accepted:
         """End the task in its child's words, unless it has ended or somebody else holds it."""
         task_id, task = message.task_id, self._find(message.task_id)
+        check_children(task, message.children)
         check_name("child_id", message.child_id)
         if task.status in FINAL:
-            if _is_repeat(task, message):
+            if is_repeat(task, message):
                 return Accepted(task_status=task.status)
-            raise Reject("already_final", _first_end(task_id, task))
-        _check_lease(task_id, task, message)
+            raise Reject("already_final", first_end(task_id, task, message.may_read))
+        check_lease(task_id, task, message)
         check_result(message.result)
         ctx.stop(task.run, "its child called back")
-        self._end(task_id, task, ctx, _as_said(message))
+        self._end(task_id, task, ctx, as_said(message))
         return Accepted(task_status=task.status)
 
     @handler
@@ -212,7 +210,7 @@ class Master(Actor):
         task.child_id, task.result, task.reason = end.child_id, end.result, end.reason
         ctx.forget(LEASE)
         ctx.forget(DEADLINE)
-        ctx.emit(task_topic(task_id), _ended(task_id, end))
+        ctx.emit(task_topic(task_id), ended(task_id, end))
         line = Logged(
             event="callback",
             at=ctx.now,
@@ -306,6 +304,7 @@ class Master(Actor):
     def acknowledge(self, message: Acknowledge, ctx: Turn) -> Accepted:
         """Note who has seen the task; the first MOST_ACKS are kept with it."""
         task_id, by, task = message.task_id, message.ack_by, self._find(message.task_id)
+        check_children(task, message.children)
         check_name("ack_by", by)
         if by and by not in task.acked_by and len(task.acked_by) < MOST_ACKS:
             task.acked_by.append(by)
@@ -323,55 +322,6 @@ class Master(Actor):
         if task := self.state.tasks.get(task_id):
             return task
         raise Reject("task_not_found", f"there is no task {clip(task_id, 80)!r}", status=404)
-
-
-def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON; to Python, `true` would also be 1."""
-    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
-
-
-def _is_repeat(task: Task, message: CallBack) -> bool:
-    done = message.status == "done"
-    return (
-        task.child_id == message.child_id
-        and done == (task.status == "completed")
-        and _are_equal(task.result, message.result)
-    )
-
-
-def _as_said(message: CallBack) -> Ending:
-    done, word = message.status == "done", clip(message.status, 40)
-    return Ending(
-        status="completed" if done else "failed",
-        word=word,
-        child_id=message.child_id,
-        result=message.result,
-        reason="" if done else f"the child called back with status {word!r}",
-    )
-
-
-def _ended(task_id: str, end: Ending) -> Message:
-    if end.status == "completed":
-        return TaskCompleted(task_id=task_id, child_id=end.child_id, result=end.result)
-    return TaskFailed(task_id=task_id, child_id=end.child_id, result=end.result, reason=end.reason)
-
-
-def _first_end(task_id: str, task: Task) -> str:
-    with_what = f"by {task.child_id!r}, with result {clip(encode(task.result).decode(), 200)}"
-    if task.reason:
-        with_what += f", because {clip(task.reason, 200)}"
-    return f"task {task_id!r} is {task.status} since {task.finished}, {with_what}"
-
-
-def _check_lease(task_id: str, task: Task, message: CallBack) -> None:
-    lease = task.lease
-    if lease is None or message.lease == lease.id or message.child_id == lease.child_id:
-        return
-    raise Reject(
-        "leased_by_another",
-        f"task {task_id!r} is leased to {lease.child_id!r} until {lease.until};"
-        " call back with that lease",
-    )
 
 
 def _current_lease(task_id: str, task: Task, lease_id: str) -> Lease:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from edge import shapes
 from edge.asking import answer, ask_for
-from edge.auth import CALLBACK, SEND, principal_of
+from edge.auth import CALLBACK, READ, SEND, principal_of
 from edge.body import LIMIT, decode, read_body, read_json
 from edge.operation import Endpoint, Operation
 from edge.parameters import read_idempotency_key
@@ -108,14 +108,15 @@ class Relay:
         body = await read_json(request, shapes.CallingBack, any_content_type=True)
         if not body.task_id:
             raise _missing("task_id")
-        child_id = body.child_id or ""
-        principal_of(request).check_child(child_id)
+        principal = principal_of(request)
         message = CallBack(
             task_id=body.task_id,
-            child_id=child_id,
+            child_id=body.child_id or "",
             status=body.status or "done",
             result=body.result,
             lease=body.lease or "",
+            children=tuple(sorted(principal.children)),
+            may_read=READ in principal.scopes,
         )
         noted = await ask_for(request, self._bus, "callback", _master(body.task_id), message)
         return answer(shapes.Noted("ok", noted.task_status))
@@ -125,7 +126,8 @@ class Relay:
         body = await read_json(request, shapes.Acknowledging, any_content_type=True)
         if not body.task_id:
             raise _missing("task_id")
-        message = Acknowledge(task_id=body.task_id, ack_by=body.ack_by or "")
+        children = tuple(sorted(principal_of(request).children))
+        message = Acknowledge(task_id=body.task_id, ack_by=body.ack_by or "", children=children)
         noted = await ask_for(request, self._bus, "ack", _master(body.task_id), message)
         return answer(shapes.Noted("ok", noted.task_status))
 

@@ -89,20 +89,27 @@ class Accepted(Message, tag="relay.accepted"):
 
 
 class CallBack(Request[Accepted], tag="relay.call_back"):
-    """A child says how its task went: `done`, or anything else for failed."""
+    """A child says how its task went: `done`, or anything else for failed.
+
+    `children` are those whose tasks the caller may end, any if there are none; `may_read`
+    is whether it may be told a result that is not its own.
+    """
 
     task_id: str
     child_id: str = ""
     status: str = "done"
     result: Any = None
     lease: str = ""
+    children: tuple[str, ...] = ()
+    may_read: bool = True
 
 
 class Acknowledge(Request[Accepted], tag="relay.acknowledge"):
-    """Somebody has seen the task."""
+    """Somebody has seen the task. `children` is as in `CallBack`."""
 
     task_id: str
     ack_by: str = ""
+    children: tuple[str, ...] = ()
 
 
 class Cleared(Message, tag="relay.cleared"):

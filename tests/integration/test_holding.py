@@ -199,17 +199,44 @@ async def test_a_key_that_is_bound_to_a_child_acts_as_no_other(kit: Kit) -> None
             await ask_to_take(edge, name=other, wait=0),
             await ask_to_take(edge, child_id="c2", wait=0),
             await edge.get(path(edge, "tasks?child_id=c2")),
-            await edge.post("/api/relay/callback", {"task_id": task_id, "child_id": "c2"}),
-            await edge.post("/api/relay/callback", {"task_id": task_id}),
         ]
         unsent = await edge.post("/api/relay/send", {"from": "a", "to": name})
         done = await call_back(edge, await take(edge))
 
-    assert [answer.status_code for answer in foreign] == [403] * 5
+    assert [answer.status_code for answer in foreign] == [403] * 3
     assert {answer.json()["code"] for answer in foreign} == {"foreign_child"}
     for refused in (unscoped, unsent):
         assert (refused.status_code, refused.json()["code"]) == (403, "missing_scope")
     assert done.status_code == 200
+
+
+@pytest.mark.promise("CB-42")
+async def test_a_bound_key_ends_the_tasks_of_its_children_under_any_id_and_no_others(
+    kit: Kit, edge: Edge
+) -> None:
+    name, other = await deploy(kit), await deploy(kit)
+    secret = secrets.token_hex(16)
+    bound = KeyTable(id="b", secret_env="BOUND", scopes=["relay:callback"], children=[name])
+    own, foreign = [await edge.send(to=to) for to in (name, other)]
+    async with serving(kit.server.url, keys={secret: bound}) as held:
+        held.client.headers.update({"X-Relay-API-Key": secret})
+        refused = [
+            await held.post("/api/relay/callback", {"task_id": foreign, "child_id": name}),
+            await held.post("/api/relay/ack", {"task_id": foreign, "ack_by": name}),
+        ]
+        acked = await held.post("/api/relay/ack", {"task_id": own})
+        body = {"task_id": own, "child_id": "any", "result": {"kept": "secret"}}
+        done = await held.post("/api/relay/callback", body)
+        late = await held.post("/api/relay/callback", {"task_id": own, "child_id": "other"})
+        repeat = await held.post("/api/relay/callback", body)
+    view = (await edge.get(f"/api/relay/tasks/{foreign}")).json()
+
+    assert [(a.status_code, a.json()["code"]) for a in refused] == [(403, "child_not_allowed")] * 2
+    assert [a.status_code for a in (acked, done, late, repeat)] == [200, 200, 409, 200]
+    assert late.json()["code"] == "already_final"
+    assert "completed" in late.text
+    assert "secret" not in late.text
+    assert view["task_status"] == "pending"
 
 
 async def test_a_job_nobody_can_read_becomes_a_dead_letter(kit: Kit, edge: Edge) -> None:
