@@ -76,9 +76,11 @@ def check_children(task: Task, children: tuple[str, ...]) -> None:
 
 
 def check_lease(task_id: str, task: Task, message: CallBack) -> None:
-    """Somebody else's lease stands in the way."""
+    """A lease that is sent decides alone: its child may have lost it and got another."""
     lease = task.lease
-    if lease is None or message.lease == lease.id or message.child_id == lease.child_id:
+    if lease is None or message.lease == lease.id:
+        return
+    if not message.lease and message.child_id == lease.child_id:
         return
     raise Reject(
         "leased_by_another",

@@ -223,3 +223,25 @@ async def test_a_lease_outlives_the_host_that_gave_it(kit: Kit) -> None:
 
     assert extended.lease == leased.lease
     assert returned.task_id == "t_1"
+
+
+async def test_an_old_lease_is_refused_though_the_same_child_holds_the_task_again(kit: Kit) -> None:
+    await send(kit, "t_1")
+    first = await take(kit, "t_1", "far")
+    await give_back(kit, "t_1", first.lease)
+    second = await take(kit, "t_1", "far")
+    old = await refusal(call_back(kit, "t_1", {"n": 1}, child_id="far", lease=first.lease))
+    done = await call_back(kit, "t_1", {"n": 2}, child_id="other", lease=second.lease)
+
+    assert (old.code, old.status) == ("leased_by_another", 409)
+    assert done == Accepted(task_status="completed")
+
+
+async def test_without_a_lease_the_holder_is_known_by_its_id(kit: Kit) -> None:
+    await send(kit, "t_1")
+    await take(kit, "t_1", "far")
+    stranger = await refusal(call_back(kit, "t_1", child_id="other"))
+    done = await call_back(kit, "t_1", child_id="far")
+
+    assert stranger.code == "leased_by_another"
+    assert done == Accepted(task_status="completed")
