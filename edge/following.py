@@ -27,6 +27,8 @@ QUEUE = 100
 QUEUE_BYTES = 1024 * 1024
 PAGE = 64
 """How many events are read from the log at a time."""
+READERS = 16
+"""How many followers read at a time: they share a connection, which is cut if it gets too much."""
 CHECK_EVERY = 10.0
 """Seconds between looks at the log: what is said live may be lost on the way."""
 FIRST_CHECK = 1.0
@@ -100,6 +102,7 @@ class Hub:
     ) -> None:
         self.bus = bus
         self.event_ttl = event_ttl
+        self.reading = asyncio.Semaphore(READERS)
         self._stream = bus.created
         self.check_every = check_every
         self._feeds: dict[str, _Feed] = {}
@@ -343,7 +346,8 @@ class Following:
         """Read on from the log. A replica may be behind what was heard already."""
         bus = self._feed.hub.bus
         try:
-            page = await bus.read(self.subject, after=self.cursor, limit=PAGE)
+            async with self._feed.hub.reading:
+                page = await bus.read(self.subject, after=self.cursor, limit=PAGE)
         except BusFault as fault:
             log.debug("log_not_read", topic=self._feed.topic, error=str(fault))
             await asyncio.sleep(STALE_WAIT)

@@ -13,6 +13,7 @@ from edge import shapes
 from edge.asking import answer, wait_for_bus
 from edge.auth import READ, stream_owner
 from edge.feeds import TopicFeed, open_feed
+from edge.newest import read_newest
 from edge.openapi import AFTER
 from edge.operation import Operation, Parameter
 from edge.outflow import Write, pour
@@ -32,6 +33,10 @@ CLEAR = "clear"
 DEFAULT = 100
 MOST = 1000
 PAGE = 64
+MOST_BYTES = 8 * 1024 * 1024
+"""What one answer holds of the log at most, as it is stored."""
+READERS = 2
+"""How many read the log at a time: what it holds has to pass through one connection."""
 JSONL = "application/jsonl"
 LATE_TRIES = 40
 LATE_WAIT = 0.05
@@ -60,6 +65,7 @@ class Journal:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._reading = asyncio.Semaphore(READERS)
 
     def operations(self) -> Sequence[Operation]:
         """The table of them."""
@@ -71,6 +77,8 @@ class Journal:
                 self.newest,
                 "Read the newest lines of the log",
                 name="logs",
+                description=f"Those since the log was last cleared, and no more than fit into "
+                f"{MOST_BYTES // 2**20} MiB: `/api/relay/log.jsonl` has all of them.",
                 answers={200: shapes.Log},
                 query=(LIMIT,),
                 **common,
@@ -113,7 +121,7 @@ class Journal:
         bus = self._shared.bus
         await wait_for_bus(bus)
         newest = await bus.last(SUBJECT)
-        return Export(bus, after, newest.seq if newest else 0, limit)
+        return Export(bus, self._reading, after, newest.seq if newest else 0, limit)
 
     async def follow(self, request: Request) -> EventStream:
         """Answer a stream of the log's lines."""
@@ -130,7 +138,9 @@ class Journal:
 
     async def _newest(self, limit: int) -> list[shapes.LogRecord]:
         lines: list[shapes.LogRecord] = []
-        for stored in await read_newest(self._shared.bus, limit + 1):
+        async with self._reading:
+            found = await read_log(self._shared.bus, limit + 1)
+        for stored in found:
             line = read_line(stored)
             if line is not None and line.event == CLEAR:
                 lines.clear()
@@ -142,9 +152,12 @@ class Journal:
 class Export(Response):
     """An answer that holds a page of the log at a time, however long the log is."""
 
-    def __init__(self, bus: Bus, after: int, upto: int, limit: int) -> None:
+    def __init__(
+        self, bus: Bus, reading: asyncio.Semaphore, after: int, upto: int, limit: int
+    ) -> None:
         self.status_code, self.background = 200, None
         self._bus = bus
+        self._reading = reading
         self._after = after
         self._upto = upto
         self._limit = limit
@@ -173,17 +186,19 @@ class Export(Response):
     async def _page(self) -> list[Stored]:
         """The next lines, of which there are some: a replica may only be late."""
         for _ in range(LATE_TRIES):
-            if page := await self._bus.read(SUBJECT, after=self._after, limit=PAGE):
+            async with self._reading:
+                page = await self._bus.read(SUBJECT, after=self._after, limit=PAGE)
+            if page:
                 return page
             await asyncio.sleep(LATE_WAIT)
         raise Unavailable(f"the log cannot be read beyond {self._after}")
 
 
-async def read_newest(bus: Bus, count: int) -> list[Stored]:
+async def read_log(bus: Bus, count: int) -> list[Stored]:
     """Return the newest events of the log. Raises Unavailable if a replica stays behind."""
     for _ in range(LATE_TRIES):
         newest = await bus.last(SUBJECT)
-        found = await bus.read_last(SUBJECT, count)
+        found = await read_newest(bus, SUBJECT, count, MOST_BYTES)
         if newest is None or (found and found[-1].seq >= newest.seq):
             return found
         await asyncio.sleep(LATE_WAIT)

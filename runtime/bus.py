@@ -27,6 +27,8 @@ DEADLINE = 5.0
 
 GROUP_MESSAGES = 1000
 """The most messages that nats-server takes in one atomic batch."""
+PAGE_BYTES = 1024 * 1024
+"""What one read asks for at most: a client that gets more than it can take is cut off."""
 
 _CONFLICTS = {10071, 10164}
 _NO_ROOM = {10023, 10047, 10077, 10122}
@@ -222,40 +224,20 @@ class Bus:
     async def read(
         self, subject: str, *, after: int, limit: int = 256, stream: str = ""
     ) -> list[Stored]:
-        """The next messages on a subject (wildcards allowed) past a sequence, oldest first."""
+        """The next messages on a subject (wildcards allowed) past a sequence, oldest first.
+
+        Fewer than there are where they exceed `PAGE_BYTES`: `pending` tells how many are left.
+        """
         request = {"seq": after + 1, "batch": limit, "next_by_subj": subject}
         packets = await self._request_many(f"$JS.API.DIRECT.GET.{stream or self.stream}", request)
         return [_read_stored(packet) for packet in packets]
 
-    async def read_last(self, subject: str, count: int) -> list[Stored]:
-        """The newest `count` messages on a subject, oldest first.
-
-        The stream reads forward only, so the start is searched for: steps back double until
-        enough messages lie between.
-        """
-        newest = await self.last(subject)
-        if newest is None or count < 1:
-            return []
-        step = count
-        while True:
-            start = max(0, newest.seq - step)
-            first = await self.read(subject, after=start, limit=1)
-            enough = bool(first) and first[0].pending + 1 >= count
-            if enough or start == 0:
-                break
-            step *= 4
-        return await self.read_all(subject, after=start, keep=count)
-
-    async def read_all(
-        self, subject: str, *, after: int, upto: int | None = None, keep: int | None = None
-    ) -> list[Stored]:
-        """Every message on a subject past a sequence. `keep` bounds how many are held."""
+    async def read_all(self, subject: str, *, after: int, upto: int | None = None) -> list[Stored]:
+        """Every message on a subject past a sequence."""
         found: list[Stored] = []
         while page := await self.read(subject, after=after):
             found += page
             after = page[-1].seq
-            if keep is not None:
-                del found[:-keep]
             if page[-1].pending == 0 or (upto is not None and after >= upto):
                 break
         return found
@@ -263,8 +245,8 @@ class Bus:
     async def lasts(self, pattern: str, *, stream: str = "") -> list[Stored]:
         """The last message of every subject that matches a pattern, by sequence.
 
-        As of one point in time up to 1,024 subjects, which is all that the server gives; of
-        more, each as of some moment during the call.
+        As of one point in time up to 1,024 subjects and `PAGE_BYTES`, which is all that the
+        server gives; of more, each as of some moment during the call.
         """
         name = stream or self.stream
         try:
@@ -275,7 +257,8 @@ class Bus:
             if denied.code != _TOO_MANY_RESULTS:
                 raise
             return await self._read_lasts(pattern, name)
-        return [_read_stored(packet) for packet in packets]
+        found = [_read_stored(packet) for packet in packets]
+        return await self._read_lasts(pattern, name) if found and found[-1].pending else found
 
     async def _read_lasts(self, pattern: str, stream: str) -> list[Stored]:
         newest: dict[str, Stored] = {}
@@ -300,7 +283,8 @@ class Bus:
 
         inbox = self.link.expect(collect, ended, subject)
         try:
-            self.link.publish(subject, _encode(request), reply=inbox)
+            bounded = {**request, "max_bytes": PAGE_BYTES}
+            self.link.publish(subject, _encode(bounded), reply=inbox)
             last = await self.link.wait_for(ended, DEADLINE, subject)
         finally:
             self.link.forget(inbox)

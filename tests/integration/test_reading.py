@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from edge.newest import read_newest
 from runtime.bus import Bus, Outgoing
 from runtime.packet import Packet
 from schemas import subjects
@@ -51,11 +52,9 @@ async def test_a_range_of_nothing_is_empty(bus: Bus) -> None:
 async def test_all_of_a_long_topic_is_read_page_by_page(bus: Bus) -> None:
     await fill(bus, *["event.t.a"] * 1000, *["event.t.b"] * 1000, "event.t.a")
     everything = await bus.read_all("event.t.a", after=0)
-    kept = await bus.read_all("event.t.a", after=0, keep=3)
     early = await bus.read_all("event.t.a", after=0, upto=10)
 
     assert [one.seq for one in everything] == [*range(1, 1001), 2001]
-    assert [one.seq for one in kept] == [999, 1000, 2001]
     assert [one.seq for one in early][:10] == list(range(1, 11))
 
 
@@ -67,7 +66,7 @@ async def test_the_newest_are_found_however_much_lies_between(
     await fill(bus, *["event.t.a"] * 10, *["event.t.x"] * foreign, *["event.t.a"] * 10)
     await fill(bus, *["event.t.x"] * foreign)
     ours = [*range(1, 11), *range(11 + foreign, 21 + foreign)]
-    found = await bus.read_last("event.t.a", count)
+    found = await read_newest(bus, "event.t.a", count, 1_000_000)
 
     assert [one.seq for one in found] == ours[-count:]
 
@@ -75,8 +74,8 @@ async def test_the_newest_are_found_however_much_lies_between(
 async def test_the_newest_of_nothing_are_none(bus: Bus) -> None:
     await fill(bus, "event.t.a")
 
-    assert await bus.read_last("event.t.b", 10) == []
-    assert await bus.read_last("event.t.a", 0) == []
+    assert await read_newest(bus, "event.t.b", 10, 1_000_000) == []
+    assert await read_newest(bus, "event.t.a", 0, 1_000_000) == []
 
 
 # -- last values ------------------------------------------------------------------------------
@@ -179,3 +178,24 @@ async def test_the_server_puts_every_key_on_the_shard_that_we_compute(bus: Bus) 
 
     assert [one.subject for one in found] == expected
     assert len({one.subject.split(".")[1] for one in found}) == subjects.SHARDS
+
+
+# -- much at a time ---------------------------------------------------------------------------
+
+
+async def test_what_is_more_than_a_page_holds_comes_in_pages(bus: Bus) -> None:
+    large = bytes(300_000)
+    for n in range(8):
+        await bus.publish(f"state.a.k{n}", large)
+    page = await bus.read("state.a.*", after=0)
+    everything = await bus.read_all("state.a.*", after=0)
+    newest = await read_newest(bus, "state.a.*", 8, 1_000_000)
+    at_least_one = await read_newest(bus, "state.a.k7", 8, 1)
+    lasts = await bus.lasts("state.a.*")
+
+    assert [one.seq for one in page] == [1, 2, 3, 4]
+    assert page[-1].pending == 4
+    assert [one.seq for one in everything] == [*range(1, 9)]
+    assert [one.seq for one in newest] == [6, 7, 8]
+    assert [one.seq for one in at_least_one] == [8]
+    assert [one.seq for one in lasts] == [*range(1, 9)]

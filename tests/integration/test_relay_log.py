@@ -166,3 +166,17 @@ async def test_every_write_needs_the_key_and_reads_on_loopback_do_not(edge: Edge
     assert "www-authenticate" in refused[0].headers
     assert read.status_code == 200
     assert (await edge.post("/api/relay/clear", headers=bearer)).status_code == 200
+
+
+async def test_many_reads_of_a_large_log_at_once_are_all_answered(kit: Kit, edge: Edge) -> None:
+    text = "字" * 15_000
+    for n in range(0, 400, 20):
+        await asyncio.gather(*(edge.say(f"{n + i} {text}") for i in range(20)))
+    answers = await asyncio.gather(*(edge.get("/api/relay/logs?limit=1000") for _ in range(10)))
+    sizes = {len(answer.content) for answer in answers}
+    (newest,) = await logs(edge, "?limit=1")
+
+    assert [answer.status_code for answer in answers] == [200] * 10
+    assert max(sizes) < 8 * 1024 * 1024
+    assert len(answers[0].json()["logs"]) > 150
+    assert all(answer.json()["logs"][-1] == newest for answer in answers)
