@@ -46,7 +46,9 @@ def build_app(
     for a key that may not be used.
     """
     keys = resolve_keys(config, os.environ if environ is None else environ)
-    open_reads = config.edge.open_reads or listens_on_loopback_only(config)
+    doorkeeper = Doorkeeper(
+        keys, open_reads=config.edge.open_reads, local_reads=listens_on_loopback_only(config)
+    )
     shared = Shared(bus, streams)
     answers = Answers(translations=TRANSLATIONS)
     app = Starlette(
@@ -54,7 +56,7 @@ def build_app(
         middleware=[
             Middleware(Observing),
             Middleware(Answering, answers=answers),
-            Middleware(Authentication, doorkeeper=Doorkeeper(keys, open_reads=open_reads)),
+            Middleware(Authentication, doorkeeper=doorkeeper),
         ],
         exception_handlers=answers.handlers(),
         lifespan=_lifespan,

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edge.operation import operation_of
 from edge.parameters import refuse_credentials
 from edge.problem import Refusal, quote
-from runtime.keys import Key
+from runtime.keys import PUBLIC_DEFAULT, Key
 
 SEND = "relay:send"
 READ = "relay:read"
@@ -26,6 +26,7 @@ CALLBACK = "relay:callback"
 
 API = "/api/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+READING = frozenset({"GET", "HEAD"})
 
 TRIES = 10
 WITHIN = 60.0
@@ -33,6 +34,8 @@ ADDRESSES = 10_000
 
 # Clients of the relay compare these words.
 UNAUTHORIZED = "Unauthorized: Invalid or missing API key"
+
+_DEFAULT = hashlib.sha256(PUBLIC_DEFAULT.encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -87,28 +90,36 @@ class LockOut:
 
 
 class Doorkeeper:
-    """Knows the keys, and admits those who have one. Reading may be open to everybody."""
+    """Knows the keys, and admits those who have one.
+
+    Reading may be open to everybody (`open_reads`), or to this machine (`local_reads`), which a
+    request is not from that says it was forwarded.
+    """
 
     def __init__(
         self,
         keys: Iterable[Key],
         *,
         open_reads: bool,
+        local_reads: bool = False,
         lock_out: LockOut | None = None,
     ) -> None:
         self._keys = [(key.secret_hash, _principal_of(key)) for key in keys]
-        self._anonymous = Principal(
-            "anonymous", "anonymous", frozenset({READ}) if open_reads else frozenset()
-        )
+        may_read = frozenset({READ}) if open_reads or local_reads else frozenset()
+        self._anonymous = Principal("anonymous", "anonymous", may_read)
+        self._local_only = local_reads and not open_reads
         self._lock_out = lock_out or LockOut()
 
     def admit(self, connection: HTTPConnection) -> Principal:
         """Return who is asking; somebody anonymous if they do not say.
 
-        Raises Refusal 400 for two different keys, 401 for a wrong one, 429 after too many.
+        Raises Refusal 400 for two different keys, 401 for a wrong one, 429 after too many. What
+        opens this machine only, as everybody's key does, is 401 behind a proxy.
         """
         secret = _read_secret(connection)
         if secret is None:
+            if self._local_only and connection.scope["method"] in READING:
+                _refuse_forwarded(connection, "reads without a key")
             return self._anonymous
         address = connection.client.host if connection.client else ""
         self._lock_out.check(address)
@@ -116,6 +127,8 @@ class Doorkeeper:
         if found is None:
             self._lock_out.count(address)
             raise unauthorized()
+        if hashlib.sha256(secret).digest() == _DEFAULT:
+            _refuse_forwarded(connection, "the relay's default key")
         return found
 
     def _find(self, secret: bytes) -> Principal | None:
@@ -213,6 +226,14 @@ def _read_bearer(value: str) -> bytes:
     if scheme.lower() != "bearer" or not token:
         raise unauthorized()
     return token.encode("latin-1")
+
+
+def _refuse_forwarded(connection: HTTPConnection, what: str) -> None:
+    """Raise Refusal 401 for what a proxy passed on: its client may be anybody, anywhere."""
+    for name in connection.headers:
+        if name == "forwarded" or name.startswith("x-forwarded-"):
+            detail = f"Unauthorized: {what} open this machine only, and {name} says it came from"
+            raise Refusal(401, "unauthorized", f"{detail} elsewhere; set a key of your own")
 
 
 def _refuse_foreign_origin(connection: HTTPConnection) -> None:

@@ -35,7 +35,12 @@ class Key(msgspec.Struct, frozen=True):
 
 
 def listens_on_loopback_only(config: Config) -> bool:
-    """Whether nobody but this machine can reach the edge."""
+    """Whether nobody but this machine can reach the edge.
+
+    Whoever names hosts to serve has a proxy in front, or a name that others know.
+    """
+    if config.edge.hosts:
+        return False
     return all(_is_loopback(split_address(address)[0]) for address in config.edge.listen)
 
 
@@ -52,8 +57,9 @@ def resolve_keys(config: Config, environ: Mapping[str, str]) -> list[Key]:
         if not any(table.id == RELAY.id for table in tables):
             tables.append(RELAY)
     if not tables and not local:
+        reach = "names hosts to serve" if config.edge.hosts else "listens beyond loopback"
         raise ConfigError(
-            "weak_or_missing_secret: the edge listens beyond loopback and has no key;"
+            f"weak_or_missing_secret: the edge {reach} and has no key;"
             f" set {RELAY.secret_env} to {SHORTEST} or more characters"
         )
     if not tables:

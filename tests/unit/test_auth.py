@@ -20,7 +20,7 @@ from edge.auth import (
     Principal,
 )
 from edge.problem import Refusal
-from runtime.keys import Key
+from runtime.keys import PUBLIC_DEFAULT, Key
 
 SECRET = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -189,6 +189,26 @@ def test_reading_may_be_open_to_everybody_and_writing_never_is() -> None:
 
     assert (anonymous.known, anonymous.scopes) == (False, frozenset({READ}))
     assert keeper().admit(asked()).scopes == frozenset()
+
+
+@pytest.mark.promise("CB-10", "CB-40")
+@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto"])
+def test_what_opens_this_machine_only_opens_nothing_behind_a_proxy(name: str) -> None:
+    default, own = key(PUBLIC_DEFAULT, "default"), key(OTHER, "own")
+    door = Doorkeeper([default, own], open_reads=False, local_reads=True)
+    passed_on = (name, "for=192.0.2.7")
+    for_all = Doorkeeper([own], open_reads=True, local_reads=True)
+    with_default = refusal(door.admit, asked([("X-Relay-API-Key", PUBLIC_DEFAULT), passed_on]))
+    without = refusal(door.admit, asked([passed_on], method="GET"))
+
+    assert (with_default.status, with_default.code) == (401, "unauthorized")
+    assert (without.status, without.code) == (401, "unauthorized")
+    assert "default key" in with_default.detail
+    assert "without a key" in without.detail
+    assert door.admit(with_key(PUBLIC_DEFAULT)).id == "default"
+    assert door.admit(asked(method="GET")).scopes == {READ}
+    assert door.admit(asked([("X-Relay-API-Key", OTHER), passed_on])).id == "own"
+    assert for_all.admit(asked([passed_on], method="GET")).scopes == {READ}
 
 
 def test_a_key_that_is_bound_to_children_may_act_as_no_other() -> None:

@@ -33,6 +33,17 @@ def test_the_documented_default_key_works_on_loopback(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("CB-40")
+def test_who_names_hosts_to_serve_is_not_alone_on_the_machine(tmp_path: Path) -> None:
+    config = with_edge('hosts = ["board.example"]', tmp_path)
+    with pytest.raises(ConfigError, match="names hosts to serve and has no key") as refused:
+        resolve_keys(config, {})
+
+    assert not listens_on_loopback_only(config)
+    assert "RELAY_API_KEY" in str(refused.value)
+    assert resolve_keys(config, {"RELAY_API_KEY": LONG})
+
+
+@pytest.mark.promise("CB-40")
 @pytest.mark.parametrize(
     "secret",
     [
