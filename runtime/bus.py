@@ -30,7 +30,11 @@ GROUP_MESSAGES = 1000
 PAGE_BYTES = 1024 * 1024
 """What one read asks for at most: a client that gets more than it can take is cut off."""
 
+LONGEST_TTL = 3650 * 86400
+
 _CONFLICTS = {10071, 10164}
+# No leader, no JetStream yet, the stream is offline: it passes.
+_PASSING = {10006, 10008, 10009, 10039, 10076, 10118}
 _NO_ROOM = {10023, 10047, 10077, 10122}
 _INCOMPLETE = 10176
 _TOO_MANY_OPEN = 10210
@@ -91,8 +95,8 @@ def new_id() -> str:
 
 
 def expiry(ttl: timedelta) -> dict[str, str]:
-    """The header that lets a message go after `ttl` (at least a second)."""
-    return {"Nats-TTL": f"{max(1, int(ttl.total_seconds()))}s"}
+    """The header that lets a message go after `ttl`: a second at least, ten years at most."""
+    return {"Nats-TTL": f"{min(max(1, int(ttl.total_seconds())), LONGEST_TTL)}s"}
 
 
 def expect(sequence: int, subject: str = "") -> dict[str, str]:
@@ -356,6 +360,8 @@ def _fault(code: int, description: str) -> BusFault:
         return Conflict(description)
     if code in _NO_ROOM:
         return NoRoom(description)
+    if code in _PASSING:
+        return Unavailable(description)
     if code == _NOT_NOW:
         return Unavailable(description)
     return Denied(code, description)

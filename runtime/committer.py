@@ -12,7 +12,7 @@ import structlog
 
 from runtime.bus import DUPLICATE, GROUP_MESSAGES, Bus, Outgoing
 from runtime.crash import crash_at
-from runtime.errors import BusFault, Conflict, Denied, Unavailable
+from runtime.errors import BusFault, Conflict, Denied
 
 log = structlog.get_logger()
 
@@ -118,11 +118,6 @@ class Committer:
         half = len(group) // 2
         await self._send(group[:half])
         await self._send(group[half:])
-
-    def fail_waiting(self) -> None:
-        """Give back what was not sent yet; for shutdown."""
-        _settle(list(self._waiting), Unavailable("the host is stopping"))
-        self._waiting.clear()
 
 
 def _settle(group: list[Commit], fault: Exception) -> None:

@@ -364,8 +364,9 @@ class Connection:
         if inbox != self._inbox:
             return  # nats-py splits subjects at a form feed, so that one can pass for another's
         if name == "probe":
-            self.publish(packet.reply, b"")
-        elif found := self._waiting.get(name):
+            # That it came is the answer; what a stranger names as `reply` is not obeyed.
+            inbox, _, name = packet.reply.rpartition(".")
+        if inbox == self._inbox and (found := self._waiting.get(name)):
             found[0](packet)
 
     def _fail_waiting(self) -> None:

@@ -95,7 +95,7 @@ class Reject(Verdict):
 
     def __init__(self, code: str, detail: str = "", *, status: int = 409) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
-        self.refusal = Refusal(code=code, detail=detail, status=status)
+        self.refusal = Refusal(code=str(code), detail=str(detail), status=status)
 
 
 class Retry(Verdict):

@@ -22,6 +22,7 @@ from runtime.errors import BusFault, ConfigError, Denied
 from runtime.instance import StateUndecodable
 from runtime.kv import Bucket
 from runtime.shard import Shard
+from runtime.streams import learn_incarnation
 from runtime.system import ActorType, System, load_class
 from runtime.turn import EVENT_TTL
 from runtime.worker import Pool, create_work_consumers
@@ -122,8 +123,8 @@ class Host:
             self.bus.link.on_rebuilt.remove(self._rebuilt)
             self.bus.link.on_lost.remove(self._lost)
         shards = [shard for each in self.shards.values() for shard in each]
-        await asyncio.gather(*(shard.stop(grace) for shard in shards))
-        await asyncio.gather(*(pool.stop(grace) for pool in self.pools.values()))
+        pools = [pool.stop(grace) for pool in self.pools.values()]
+        await asyncio.gather(*(shard.stop(grace) for shard in shards), *pools)
         for task in (*self._tasks, *self._background):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
@@ -145,6 +146,7 @@ class Host:
             if name not in self.paused:
                 for shard in shards:
                     shard.pull.doubt()
+        self._do_later(self._check_stream())
         self._reread()
 
     def _part_failed(self, error: BaseException, actor: str) -> None:
@@ -183,6 +185,14 @@ class Host:
             self._part_failed(error, "")
 
     # -- what is told and read -------------------------------------------------------------
+
+    async def _check_stream(self) -> None:
+        """After a new connection the stream may be another one: nothing held counts then."""
+        with contextlib.suppress(BusFault):
+            if await learn_incarnation(self.bus):
+                log.warning("stream_is_another", created=self.bus.created)
+                for shard in [shard for each in self.shards.values() for shard in each]:
+                    shard.pull.doubt()
 
     def _reread(self) -> None:
         self._do_later(self._read_deployments())

@@ -16,24 +16,15 @@ import msgspec
 import structlog
 
 from runtime.actor import Actor
-from runtime.ask import REUSED
+from runtime.answers import clip, find_reply, make_answer, make_refusal, remember, same_again
 from runtime.crash import crash_at
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Reject
 from runtime.pull import Delivery
-from runtime.record import (
-    ANSWER_LIMIT,
-    encode_state,
-    expired,
-    find_reply,
-    new_record,
-    read_record,
-    remember,
-    write_record,
-)
+from runtime.record import encode_state, expired, new_record, read_record, write_record
 from runtime.system import ActorType, System
-from runtime.turn import Effects, Turn, dead_letter
+from runtime.turn import MOST_EFFECTS, TURN_BYTES, Effects, Turn, dead_letter
 from schemas import subjects
-from schemas.base import Address, Message, token
+from schemas.base import Address, token
 from schemas.envelope import Envelope, encode
 from schemas.record import NOTHING, Answer, Record, Refusal, Replied
 
@@ -41,6 +32,7 @@ log = structlog.get_logger()
 
 MOST_AT_ONCE = 64
 ATTEMPTS = 5
+LONGEST_BACKOFF = 10.0
 PATIENCE = timedelta(seconds=30)
 
 BROKEN = "handler_failed"
@@ -53,8 +45,8 @@ class StateUndecodable(Exception):
 class _Failed(Exception):
     """A handler raised; `cause` is what."""
 
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(repr(cause))
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(type(cause).__name__)
         self.cause = cause
 
 
@@ -88,8 +80,15 @@ class Instance:
         self._settled = settled
         self._record: Record | None = None
         self._version = 0
+        self._failing = 0
+        """The sequence of the message that fails, how often, and since when."""
         self._failures = 0
         self._failing_since = 0.0
+        self._given: list[Replied] = []
+        self._alone = False
+        """The next message is a turn of its own: one of several could not be stored."""
+        self._doomed = ""
+        """Why the next message is buried without being tried again."""
 
     def push(self, delivery: Delivery) -> None:
         """Take a message; it is applied after those that came before it."""
@@ -130,8 +129,8 @@ class Instance:
                 # Once is a new owner or a late commit; again and again is worth no hurry.
                 await asyncio.sleep(min(0.01 * 2**conflicts - 0.01, 1))
                 conflicts += 1
-            except (Denied, NoRoom) as fault:
-                log.error("commit_refused", actor=str(self.address), error=str(fault))
+            except NoRoom as fault:
+                log.error("no_room", actor=str(self.address), error=str(fault))
                 self._record = None
                 await asyncio.sleep(1)
             except BusFault as fault:
@@ -148,11 +147,29 @@ class Instance:
         applied, new, failure = self._apply(record, effects)
         fresh = [one for one in applied if one.outcome != "seen"]
         if fresh:
-            await self._commit(record, new, effects, fresh)
+            try:
+                await self._commit(record, new, effects, fresh)
+            except (Denied, ValueError, TypeError) as error:
+                await self._blame(error, fresh)
+                return
+            self._alone, self._doomed = False, ""
         for one in applied:
             self._finish(one)
         if failure is not None:
             await self._back_off(failure)
+
+    async def _blame(self, error: Exception, fresh: list[_Applied]) -> None:
+        """What a turn sends cannot be stored: find the message it is due to, and only bury that.
+
+        Several are tried again one by one; one alone is tried again as any that fails.
+        """
+        self._record = None
+        if len(fresh) > 1:
+            self._alone = True
+            return
+        if self._is_hopeless(fresh[0].delivery):
+            self._doomed = f"what it sends cannot be stored: {error}"
+        await self._back_off(_Failed(error))
 
     async def _load(self) -> Record:
         async with self.system.loading:
@@ -164,7 +181,7 @@ class Instance:
             self._version = stored.seq
             try:
                 self._record = read_record(stored.data, self.system.bus)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise StateUndecodable(f"{self.address}: record: {error}") from None
         if self._record.key != self._token:
             self.address = Address(self.address.actor, self._record.key)
@@ -180,44 +197,48 @@ class Instance:
         """Run handlers on what waits; stop at the first that fails. Nothing is stored yet."""
         data = record.data
         applied: list[_Applied] = []
-        for delivery in list(islice(self.waiting, MOST_AT_ONCE)):
+        self._given = list(record.replies)
+        for delivery in list(islice(self.waiting, 1 if self._alone else MOST_AT_ONCE)):
             if delivery.seq <= record.done:
                 applied.append(self._repeat(delivery, record))
                 continue
             mark = effects.mark()
             try:
-                one, data = self._handle(delivery, data, effects, record)
+                one, data = self._handle(delivery, data, effects)
             except _Failed as failure:
                 effects.undo(mark)
-                if not self._is_hopeless():
+                if not self._is_hopeless(delivery):
                     return applied, data, failure
-                one = self._bury(delivery, effects, repr(failure.cause), self._failures + 1)
-                log.error("message_dead", actor=str(self.address), seq=delivery.seq)
+                reason = f"{type(failure.cause).__name__}: {clip(failure.cause, 1000)}"
+                one = self._bury(delivery, effects, reason, self._failures + 1)
             applied.append(one)
-            self._failures = 0
-            if len(effects) > 500:
+            if len(effects) > MOST_EFFECTS // 2 or effects.size > TURN_BYTES // 2:
                 break
         return applied, data, None
 
     def _handle(
-        self, delivery: Delivery, data: msgspec.Raw, effects: Effects, record: Record
+        self, delivery: Delivery, data: msgspec.Raw, effects: Effects
     ) -> tuple[_Applied, msgspec.Raw]:
         """Apply one message to the encoded state; returns the state after it."""
+        if self._doomed:
+            return self._bury(delivery, effects, self._doomed, ATTEMPTS), data
         try:
             envelope = self.kind.cls.decode_mail(delivery.packet.data)
             self._check_key(envelope)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            return self._bury(delivery, effects, f"unreadable: {error}", 1), data
+            return self._bury(delivery, effects, f"unreadable: {clip(error, 500)}", 1), data
         one = _Applied(delivery, "applied")
         one.reply_to, one.bodyhash, one.type = envelope.replyto, envelope.bodyhash, envelope.type
-        earlier = find_reply(record.replies, envelope.id) if envelope.replyto else None
+        earlier = find_reply(self._given, envelope.id) if envelope.replyto else None
         if earlier is not None:
-            one.answer = _same_again(earlier, envelope.bodyhash)
+            one.answer = same_again(earlier, envelope.bodyhash)
             one.outcome = "repeated"
         elif envelope.reminder and not effects.come(envelope.reminder, envelope.generation):
             one.outcome = "reminder_dropped"
         else:
             data = self._call(envelope, data, effects, one)
+            # A repeat of it may be waiting in this very turn.
+            self._given += _entries([one], self.system.clock.now())
         return one, data
 
     def _call(
@@ -242,13 +263,14 @@ class Instance:
                 envelope.data, turn
             )
             after = encode_state(actor.state)
-            one.answer = _answer(envelope.id, result)
+            one.answer = make_answer(envelope.id, result)
         except Reject as reject:
             effects.undo(mark)
-            one.answer = Answer(id=envelope.id, refusal=reject.refusal)
+            one.answer = make_refusal(envelope.id, reject.refusal)
             one.outcome = "rejected"
             return data
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Nothing here waits, so nobody but the handler can have cancelled anything.
             raise _Failed(error) from error
         return after
 
@@ -256,7 +278,7 @@ class Instance:
         actor = self.kind.cls(self.kind.options)
         try:
             actor.state = self.kind.decode_state(data) if data else self.kind.new_state()
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StateUndecodable(f"{self.address}: state: {error}") from None
         return actor
 
@@ -280,9 +302,8 @@ class Instance:
 
     def _bury(self, delivery: Delivery, effects: Effects, reason: str, tries: int) -> _Applied:
         packet = delivery.packet
-        effects.sent.append(
-            dead_letter(self.kind.name, self._token, packet, delivery.seq, reason, tries)
-        )
+        effects.send(dead_letter(self.kind.name, self._token, packet, delivery.seq, reason, tries))
+        log.error("message_dead", actor=str(self.address), seq=delivery.seq, reason=reason)
         one = _Applied(delivery, "dead")
         try:
             envelope = msgspec.json.decode(packet.data, type=Envelope[msgspec.Raw])
@@ -316,7 +337,8 @@ class Instance:
 
     def _finish(self, one: _Applied) -> None:
         """The commit stands: answer whoever waits, acknowledge, say so in one line."""
-        if one.reply_to and one.answer is not None:
+        # A host may say more than whoever wrote `replyto`: it answers inboxes, nothing else.
+        if one.reply_to.startswith("_INBOX") and one.answer is not None:
             try:
                 self.system.bus.notify(one.reply_to, encode(one.answer))
             except (BusFault, ValueError) as fault:
@@ -335,15 +357,16 @@ class Instance:
 
     # -- failing ---------------------------------------------------------------------------
 
-    def _is_hopeless(self) -> bool:
-        if self._failures == 0:
+    def _is_hopeless(self, delivery: Delivery) -> bool:
+        if delivery.seq != self._failing:
+            self._failing, self._failures = delivery.seq, 0
             self._failing_since = time.monotonic()
         spent = time.monotonic() - self._failing_since
         return self._failures + 1 >= ATTEMPTS or spent > PATIENCE.total_seconds()
 
     async def _back_off(self, failure: _Failed) -> None:
         self._failures += 1
-        delay = self.system.first_backoff * 4 ** (self._failures - 1)
+        delay = min(self.system.first_backoff * 4 ** (self._failures - 1), LONGEST_BACKOFF)
         log.warning(
             "handler_failed",
             actor=str(self.address),
@@ -352,23 +375,6 @@ class Instance:
             exc_info=failure.cause,
         )
         await asyncio.sleep(delay)
-
-
-def _same_again(earlier: Replied, bodyhash: str) -> Answer:
-    if earlier.bodyhash and bodyhash and earlier.bodyhash != bodyhash:
-        return Answer(id=earlier.answer.id, refusal=REUSED)
-    return earlier.answer
-
-
-def _answer(message_id: str, result: Any) -> Answer:
-    if result is None:
-        return Answer(id=message_id)
-    if not isinstance(result, Message):
-        raise TypeError(f"a handler returned {result!r}, expected a message or None")
-    data = encode(result)
-    if len(data) > ANSWER_LIMIT:
-        raise ValueError(f"an answer of {len(data)} bytes, at most {ANSWER_LIMIT}")
-    return Answer(id=message_id, data=msgspec.Raw(data))
 
 
 def _entries(fresh: list[_Applied], now: Any) -> list[Replied]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from runtime.bus import UNKNOWN_CONSUMER, Bus
+from runtime.bus import DEADLINE, UNKNOWN_CONSUMER, Bus
 from runtime.errors import BusFault, Denied
 from runtime.packet import Packet
 
@@ -27,7 +27,7 @@ LOOK_EVERY = 2
 """Pulls after which one who waits for a pin looks whether somebody died with messages in hand."""
 ACK_WAIT = 30.0
 
-_PIN = b"Nats-Pin-Id: "
+_PIN = b"\r\nNats-Pin-Id: "
 _encode = msgspec.json.encode
 _NANOSECONDS = 1_000_000_000
 
@@ -70,11 +70,13 @@ class Delivery:
 
 
 def _pin_of(packet: Packet) -> str:
-    start = packet.raw_headers.find(_PIN)
+    # The server's own headers stand last; what a stranger stored stands before them.
+    start = packet.raw_headers.rfind(_PIN)
     if start < 0:
         return ""
     start += len(_PIN)
-    return packet.raw_headers[start : packet.raw_headers.index(b"\r\n", start)].decode()
+    end = packet.raw_headers.find(b"\r\n", start)
+    return packet.raw_headers[start:end].decode("utf-8", "replace")
 
 
 async def ensure_consumer(bus: Bus, name: str, **config: Any) -> None:
@@ -176,10 +178,13 @@ class PinnedPull:
             await asyncio.sleep(PULL_EVERY)
             # The pin lives from pull to pull, so one is sent even when nothing more fits.
             self._asked = 0
-            if self._renewing is None:
-                self._pull()
-            if not self.pin and count % LOOK_EVERY == 0:
-                await self._look()
+            try:
+                if self._renewing is None:
+                    self._pull()
+                if not self.pin and count % LOOK_EVERY == 0:
+                    await self._look()
+            except Exception:  # whatever it is, this must go on, or the shard stands still
+                log.exception("pull_failed", consumer=self.consumer)
 
     async def _look(self) -> None:
         """Start over if what nobody holds was delivered to somebody who is gone.
@@ -341,7 +346,10 @@ class SharedPull:
             request["no_wait"] = True
         self._number += 1
         self._batch, self._got = batch, 0
-        future = self._outstanding = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = self._outstanding = loop.create_future()
+        # The server says when a request has ended; what it says may be lost.
+        loop.call_later(wait + DEADLINE, self._overdue, self._number)
         try:
             self.bus.link.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self.bus.stream}.{self.consumer}",
@@ -362,6 +370,10 @@ class SharedPull:
         """Take nothing more."""
         self.bus.unsubscribe(self._sid)
         self.lose()
+
+    def _overdue(self, number: int) -> None:
+        if number == self._number:
+            self.lose()
 
     def _receive(self, packet: Packet) -> None:
         if packet.status:

@@ -9,19 +9,15 @@ from runtime.errors import TurnError
 from runtime.turn import DAY, ROLLUP
 from schemas.deployment import Deployment
 from schemas.envelope import encode
-from schemas.record import Answer, Record, Replied
+from schemas.record import Record
 
 STATE_LIMIT = 128 * 1024
-RING = 256
-RING_BYTES = 32 * 1024
-RING_AGE = timedelta(hours=24)
-ANSWER_LIMIT = 8 * 1024
 
 decode_record = msgspec.json.Decoder(Record).decode
 
 
 def read_record(data: bytes, bus: Bus) -> Record:
-    """Decode a record; raises msgspec.MsgspecError.
+    """Decode a record; raises msgspec.MsgspecError or UnicodeDecodeError.
 
     A watermark of another incarnation of the stream counts for nothing.
     """
@@ -56,24 +52,3 @@ def write_record(subject: str, record: Record, version: int, deployment: Deploym
     """The message that stores a record, refused if somebody wrote after `version`."""
     keep = max(deployment.lifetime, deployment.mail_ttl) + DAY
     return Outgoing(subject, encode(record), {**ROLLUP, **expect(version), **expiry(keep)})
-
-
-def remember(replies: list[Replied], new: list[Replied], now: datetime) -> list[Replied]:
-    """The ring with new answers in it, and without what is too old or too much."""
-    kept = [entry for entry in [*replies, *new] if now - entry.at < RING_AGE][-RING:]
-    size = sum(_size(entry.answer) for entry in kept)
-    while size > RING_BYTES and len(kept) > 1:
-        size -= _size(kept.pop(0).answer)
-    return kept
-
-
-def find_reply(replies: list[Replied], message_id: str) -> Replied | None:
-    """The answer given to a message id, if it is still in the ring."""
-    for entry in reversed(replies):
-        if entry.answer.id == message_id:
-            return entry
-    return None
-
-
-def _size(answer: Answer) -> int:
-    return 120 + len(bytes(answer.data))

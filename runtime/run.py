@@ -7,21 +7,24 @@ run's record: a stop, a takeover, a newer attempt.
 import asyncio
 import time
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import msgspec
 import structlog
 
+from runtime.answers import clip
 from runtime.bus import Outgoing, expect, expiry
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unknown
 from runtime.pull import Delivery
 from runtime.system import System
-from runtime.turn import EVENT_TTL, ROLLUP, run_ttl
+from runtime.turn import EVENT_TTL, MOST_REASON, ROLLUP, run_ttl
 from schemas import subjects
 from schemas.base import Address, Message, Topic
 from schemas.deployment import Deployment
 from schemas.envelope import Envelope, encode, seal
 from schemas.record import Delta, RunRecord, RunStarted, RunSuperseded
+from schemas.subjects import ACTOR_NAME
 
 log = structlog.get_logger()
 
@@ -55,6 +58,8 @@ class Attempt:
         self.lease = 0
         self.lost = False
         """Somebody else wrote the run's record, and we were told."""
+        self.storing = 0
+        """Commits on their way, which move the lease when they are through."""
         self._said = 0
         self._ids = 0
         self._topic = _topic(envelope.topic)
@@ -64,12 +69,8 @@ class Attempt:
     async def open(self) -> None:
         """Find out whether the job is still to be done, and as which attempt.
 
-        The job was stored right after its run's record, so on a first delivery the lease is
-        known without asking. Raises Fenced if the run is gone, finished or stopped.
+        Raises Fenced if the run is gone, finished, stopped or another job's.
         """
-        if self.delivery.tries == 1:
-            self.lease = self.delivery.seq - 1
-            return
         record = await self.read()
         self.number = record.attempt + 1
 
@@ -79,6 +80,8 @@ class Attempt:
         if stored is None:
             raise Fenced("the run is gone")
         record = decode_run(stored.data)
+        if record.job and record.job != str(self.address):
+            raise Fenced("the run is another job's")
         if record.state in ("finished", "stopped"):
             raise Fenced(f"the run is {record.state}")
         self.lease = stored.seq
@@ -93,9 +96,11 @@ class Attempt:
         self.lease = await self._commit(messages)
 
     async def holds(self) -> bool:
-        """Whether the run's record is still the one we hold."""
+        """Whether the run's record is still the one we hold, or is just being replaced by us."""
+        lease, storing = self.lease, self.storing
         stored = await self.system.bus.last(self.subject)
-        return stored is not None and stored.seq == self.lease
+        moving = storing or self.storing or lease != self.lease
+        return bool(moving) or (stored is not None and stored.seq == lease)
 
     async def is_over(self) -> bool:
         """Whether nobody will end the run any more; False if that cannot be found out."""
@@ -109,7 +114,7 @@ class Attempt:
 
     async def release(self, reason: str) -> None:
         """Give the run back for the next attempt, and remember that this one was made."""
-        record = self._record("open", reason=reason)
+        record = self._record("open", reason=clip(reason, MOST_REASON))
         self.lease = await self._commit([record])
 
     # -- speaking --------------------------------------------------------------------------
@@ -128,8 +133,8 @@ class Attempt:
     async def finish(self, result: Message, *extra: Outgoing) -> None:
         """Store the result: the run's end, the message to whoever started it, what else."""
         messages = [self._record("finished"), *extra]
-        if self.envelope.source:
-            actor, _, key = self.envelope.source.partition("/")
+        actor, _, key = self.envelope.source.partition("/")
+        if ACTOR_NAME.fullmatch(actor):
             to = Address(actor, key)
             mail = self._seal(result, to.key)
             sender = self.system.deployments.get(actor)
@@ -143,26 +148,43 @@ class Attempt:
         """Store under the lease; an unknown outcome is cleared up before anything else.
 
         Deltas are said again instead, under the same number: followers drop a repeat.
+        Raises Denied if the server says no.
         """
-        mine = messages[0].data
+        self.storing += 1
+        try:
+            return await self._commit_surely(messages, resend=resend)
+        finally:
+            self.storing -= 1
+
+    async def _commit_surely(self, messages: list[Outgoing], *, resend: bool) -> int:
         while True:
             try:
                 return await self.system.committer.submit(messages, self.subject)
             except Conflict:
-                found = None if resend else await self._stored(mine)
+                found = None if resend else await self._stored(messages[0].data)
+                if found is None:
+                    raise Fenced("somebody else wrote the run's record") from None
+                return found
+            except Denied:
+                raise
+            except BusFault as fault:
+                found = await self._recover(messages[0].data, fault, resend=resend)
                 if found is not None:
                     return found
-                raise Fenced("somebody else wrote the run's record") from None
-            except (Denied, NoRoom) as fault:
-                log.error("commit_refused", run=self.run, error=str(fault))
-                await asyncio.sleep(1)
-            except BusFault as fault:
-                if not resend and isinstance(fault, Unknown):
-                    found = await self._stored(mine)
-                    if found is not None:
-                        return found
-                await asyncio.sleep(0.05)
-                await self.system.bus.link.connected.wait()
+
+    async def _recover(self, mine: bytes, fault: BusFault, *, resend: bool) -> int | None:
+        """After a fault that passes: whether the commit went through, else when to try again."""
+        if isinstance(fault, NoRoom):
+            log.error("no_room", run=self.run, error=str(fault))
+            await asyncio.sleep(1)
+            return None
+        found = None
+        if isinstance(fault, Unknown) and not resend:
+            found = await self._stored(mine)
+        if found is None:
+            await asyncio.sleep(0.05)
+            await self.system.bus.link.connected.wait()
+        return found
 
     async def _stored(self, mine: bytes) -> int | None:
         """Where our own record stands, if a commit whose answer was lost went through."""
@@ -228,8 +250,12 @@ class Work:
         self.key = attempt.address.key
         self.run = attempt.run
         self.attempt = attempt.number
-        self.log = structlog.get_logger().bind(
-            actor=str(attempt.address), run=attempt.run, attempt=attempt.number
+
+    @cached_property
+    def log(self) -> Any:
+        """A logger that knows the job. Made when asked for: most handlers never log."""
+        return structlog.get_logger().bind(
+            actor=str(self.address), run=self.run, attempt=self.attempt
         )
 
 

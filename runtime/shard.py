@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 from runtime.instance import Instance
 from runtime.pull import GROUP, PIN_TIMEOUT, Delivery, PinnedPull, ensure_consumer
+from runtime.streams import learn_incarnation
 from runtime.system import ActorType, System
 from schemas import subjects
 
@@ -55,10 +56,10 @@ class Shard:
         if instance is None:
             instance = Instance(self.kind, key, self.system, self._settle)
             self.instances[key] = instance
-            self._evict()
         else:
             self.instances.move_to_end(key)
         instance.push(delivery)
+        self._evict()
 
     def drop(self) -> None:
         """Forget everything: it will be delivered again."""
@@ -76,11 +77,13 @@ class Shard:
         if len(self.instances) <= MOST_IDLE:
             return
         for key, instance in self.instances.items():
-            if instance.task is None:
+            if instance.task is None and not instance.waiting:
                 del self.instances[key]
                 return
 
     async def _create(self) -> None:
+        # A consumer goes with its stream: the one that is there may be another.
+        await learn_incarnation(self.system.bus)
         await ensure_consumer(
             self.system.bus,
             self.consumer,

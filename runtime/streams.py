@@ -49,6 +49,16 @@ async def _find_or_create(bus: Bus, wanted: dict[str, Any]) -> dict[str, Any]:
     return await bus.api(f"STREAM.CREATE.{name}", wanted)
 
 
+async def learn_incarnation(bus: Bus) -> bool:
+    """Note when the stream was created; True if it is another one than was known.
+
+    Its sequences then begin anew, and no watermark of before counts.
+    """
+    info = await bus.api(f"STREAM.INFO.{bus.stream}")
+    before, bus.created = bus.created, info["created"]
+    return before != bus.created
+
+
 def _compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
     differences = [
         f"{key} is {found.get(key)!r}, expected {value!r}"

@@ -7,6 +7,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -25,6 +26,10 @@ DEAD_TTL = timedelta(days=30)
 DAY = timedelta(days=1)
 MOST_EFFECTS = GROUP_MESSAGES - 10
 MOST_BYTES = 512 * 1024
+"""Of one message."""
+TURN_BYTES = 900 * 1024
+MOST_TIMERS = 500
+MOST_REASON = 1000
 
 ROLLUP = {"Nats-Rollup": "sub"}
 
@@ -48,14 +53,27 @@ class Effects:
         self.timers = dict(timers)
         self.stored = dict(timers)
         self.scheduled: dict[str, Outgoing] = {}
+        self.size = 0
+        """Bytes of it all, about."""
+
+    def send(self, message: Outgoing) -> None:
+        """Add a message."""
+        self.sent.append(message)
+        self.size += message.size
+
+    def schedule(self, name: str, message: Outgoing) -> None:
+        """Add a reminder, in place of its namesake."""
+        self.scheduled[name] = message
+        self.size += message.size
 
     def mark(self) -> tuple[Any, ...]:
         """Remember this point, to come back to it when a message is refused."""
-        return list(self.sent), dict(self.timers), dict(self.stored), dict(self.scheduled)
+        timers = dict(self.timers), dict(self.stored), dict(self.scheduled)
+        return list(self.sent), *timers, self.size
 
     def undo(self, mark: tuple[Any, ...]) -> None:
         """Forget what was sent since."""
-        self.sent, self.timers, self.stored, self.scheduled = mark
+        self.sent, self.timers, self.stored, self.scheduled, self.size = mark
 
     def come(self, name: str, generation: int) -> bool:
         """Note that a reminder has come; False if it is not the current one of its name."""
@@ -134,7 +152,6 @@ class Turn:
         self.address = Address(deployment.name, self.key)
         self.now = now
         self.sequence = sequence
-        self.log = structlog.get_logger().bind(actor=str(self.address), message=envelope.id)
         self._deployment = deployment
         self._deployments = deployments
         self._effects = effects
@@ -145,6 +162,11 @@ class Turn:
         """Whether an actor of that name is deployed, as one of `kinds` if any are given."""
         found = self._deployments.get(name)
         return found is not None and (not kinds or found.kind in kinds)
+
+    @cached_property
+    def log(self) -> Any:
+        """A logger that knows the message. Made when asked for: most handlers never log."""
+        return structlog.get_logger().bind(actor=str(self.address), message=self.envelope.id)
 
     def tell(self, to: Address, message: Message) -> None:
         """Send a message to a keyed actor. Raises TurnError if no such type is deployed."""
@@ -187,13 +209,22 @@ class Turn:
 
     def stop(self, run: str, reason: str) -> None:
         """Stop a run: from this turn's commit on the broker refuses whoever holds it."""
-        record = RunRecord(job="", state="stopped", reason=reason)
+        record = RunRecord(job="", state="stopped", reason=reason[:MOST_REASON])
         keep = self._deployment.mail_ttl + DAY
         self._effects.withdraw(subjects.run(run))
         self._send(subjects.run(run), encode(record), {**ROLLUP, **expiry(keep)})
 
     def remind(self, name: str, message: Message, *, after: timedelta) -> None:
-        """Send this instance a message later; replaces the reminder of the same name."""
+        """Send this instance a message later; replaces the reminder of the same name.
+
+        Raises TurnError for one later than the instance's lifetime, or one too many.
+        """
+        longest = max(self._deployment.lifetime, self._deployment.mail_ttl)
+        if after > longest:
+            raise TurnError(
+                f"a reminder after {after}: nobody would know of it any more, for the instance"
+                f" lives {longest} from its last turn; give the type a longer lifetime"
+            )
         # The sequence of the input never repeats, so no earlier reminder can pass for this one.
         generation = self.sequence
         at = self.now + max(after, timedelta())
@@ -204,8 +235,10 @@ class Turn:
             "Nats-Schedule-TTL": expiry(self._deployment.mail_ttl)["Nats-TTL"],
         }
         subject = timer(self.address, name, generation)
-        self._effects.scheduled[name] = Outgoing(subject, sealed, headers)
+        self._effects.schedule(name, Outgoing(subject, sealed, headers))
         self._effects.timers[name] = generation
+        if len(self._effects.timers) > MOST_TIMERS:
+            raise TurnError(f"more than {MOST_TIMERS} reminders; forget those that are not needed")
         self._check_size()
 
     def forget(self, name: str) -> None:
@@ -230,7 +263,7 @@ class Turn:
     def _send(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         if len(data) > MOST_BYTES:
             raise TurnError(f"{subject}: a message of {len(data)} bytes, at most {MOST_BYTES}")
-        self._effects.sent.append(Outgoing(subject, data, headers))
+        self._effects.send(Outgoing(subject, data, headers))
         self._check_size()
 
     def _check_size(self) -> None:
@@ -238,6 +271,11 @@ class Turn:
             raise TurnError(
                 f"a turn may send at most {MOST_EFFECTS} messages;"
                 " send a part, and tell yourself to go on"
+            )
+        if self._effects.size > TURN_BYTES:
+            raise TurnError(
+                f"a turn may send at most {TURN_BYTES} bytes; send a part, and tell yourself"
+                " to go on"
             )
 
     def _seal(self, message: Message, subject: str, **facts: Any) -> bytes:
@@ -263,17 +301,27 @@ def dead_letter(
     actor: str, key: str, packet: Packet, sequence: int, reason: str, attempts: int
 ) -> Outgoing:
     """The message that keeps what nobody could handle; `key` is the subject's token."""
-    try:
-        text, raw = packet.data.decode(), ""
-    except UnicodeDecodeError:
-        text, raw = "", base64.b64encode(packet.data).decode()
     letter = DeadLetter(
         subject=packet.subject,
         sequence=sequence,
-        reason=reason,
+        reason=reason[: 2 * MOST_REASON],
         attempts=attempts,
-        body=text,
-        body_base64=raw,
+        **_body(packet.data),
     )
     sealed = seal(letter, id=f"{sequence}.dead", source=f"{actor}/{key}", subject=key)
     return Outgoing(subjects.dead(actor, key), encode(sealed), expiry(DEAD_TTL))
+
+
+def _body(data: bytes) -> dict[str, str]:
+    """A body as a dead letter keeps it: as text, in base64 where that is shorter, or cut.
+
+    What the edge or an actor can send always fits whole; the rest of anything larger stays in
+    the stream, at the letter's sequence, until its TTL.
+    """
+    try:
+        text = data.decode()
+        if len(encode(text)) <= TURN_BYTES * 3 // 4:
+            return {"body": text}
+    except UnicodeDecodeError:
+        pass
+    return {"body_base64": base64.b64encode(data[:MOST_BYTES]).decode()}

@@ -15,17 +15,19 @@ import msgspec
 import structlog
 
 from runtime.actor import Worker, read_options
+from runtime.answers import clip
 from runtime.crash import crash_at
 from runtime.errors import BusFault, Reject, Retry
 from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
 from runtime.run import Attempt, Fenced, Voice, Work
 from runtime.system import System
-from runtime.turn import MOST_BYTES, dead_letter
+from runtime.turn import MOST_BYTES, MOST_REASON, dead_letter
 from schemas import subjects
 from schemas.base import Message
 from schemas.deployment import Deployment
 from schemas.envelope import Envelope, encode
 from schemas.record import Delta, RunFailed
+from schemas.subjects import ACTOR_NAME
 
 log = structlog.get_logger()
 
@@ -57,6 +59,7 @@ class Pool:
         self.worker = cls(read_options(cls, deployment.name, deployment.options))
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._attempts: dict[asyncio.Task[None], Attempt] = {}
+        self._held: set[int] = set()
         self._freed = asyncio.Event()
         self._pulls: list[SharedPull] = []
         self._waits: list[SharedPull] = []
@@ -155,7 +158,7 @@ class Pool:
             await asyncio.sleep(0.5)
 
     def _take(self, delivery: Delivery) -> None:
-        if any(delivery.seq == held.seq for held in self.running.values()):
+        if delivery.seq in self._held:
             # A server that was killed forgets what it had delivered; the attempt goes on.
             return
         if self.free <= 0 or self._draining:
@@ -163,10 +166,11 @@ class Pool:
             return
         task = asyncio.create_task(self._do(delivery))
         self.running[task] = delivery
+        self._held.add(delivery.seq)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self.running[task]
+        self._held.discard(self.running.pop(task).seq)
         self._attempts.pop(task, None)
         self._freed.set()
         if not task.cancelled() and (error := task.exception()):
@@ -190,7 +194,10 @@ class Pool:
         try:
             envelope = self.cls.decode_job(delivery.packet.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            await self._bury_unread(delivery, f"unreadable: {error}")
+            await self._bury_unread(delivery, f"unreadable: {clip(error, 500)}")
+            return
+        if reason := _unfit(envelope):
+            await self._bury_unread(delivery, reason)
             return
         attempt = Attempt(self.system, self.deployment, envelope, delivery)
         try:
@@ -204,6 +211,9 @@ class Pool:
             log.debug("attempt_not_opened", run=attempt.run, error=str(fault))
             delivery.nak(0.1)
             return
+        except Exception as error:
+            await self._abandon(attempt, error)
+            return
         crash_at("job.done")
         log.info(
             "job_settled",
@@ -213,6 +223,15 @@ class Pool:
             attempt=attempt.number,
             outcome=outcome,
         )
+
+    async def _abandon(self, attempt: Attempt, error: Exception) -> None:
+        """What goes wrong beside the handler: later again, and in the end a dead letter."""
+        reason = f"{type(error).__name__}: {clip(error, 500)}"
+        log.error("attempt_broken", run=attempt.run, error=reason, exc_info=error)
+        if attempt.delivery.tries > self.deployment.attempts:
+            await self._bury_unread(attempt.delivery, reason)
+        else:
+            attempt.delivery.nak(_delay(error, attempt.delivery.tries))
 
     async def _hold(self, attempt: Attempt) -> str:
         """Do the job, unless it is stopped meanwhile or this host is stopping."""
@@ -277,7 +296,7 @@ class Pool:
 
     async def _fail(self, attempt: Attempt, error: Exception) -> str:
         """One attempt went wrong: remember it, and try again later, or give up."""
-        reason = str(error) or type(error).__name__
+        reason = clip(error, MOST_REASON) or type(error).__name__
         if isinstance(error, TimeoutError) and not str(error):
             reason = f"no result within {self.deployment.deadline}"
         if attempt.number >= self.deployment.attempts:
@@ -301,7 +320,7 @@ class Pool:
         packet, key = attempt.delivery.packet, subjects.key_token(attempt.delivery.packet.subject)
         tries = min(attempt.number, self.deployment.attempts)
         letter = dead_letter(self.deployment.name, key, packet, attempt.delivery.seq, reason, tries)
-        failed = RunFailed(run=attempt.run, reason=reason, attempts=tries)
+        failed = RunFailed(run=attempt.run, reason=clip(reason, MOST_REASON), attempts=tries)
         await attempt.finish(failed, letter)
         attempt.delivery.ack()
         return "given_up"
@@ -330,6 +349,15 @@ def _delay(error: Exception, attempt: int) -> float:
     if isinstance(error, Retry):
         return error.after.total_seconds()
     return float(min(LAST_RETRY, FIRST_RETRY * 2 ** (attempt - 1)) * random.uniform(0.8, 1.2))
+
+
+def _unfit(envelope: Envelope[Any]) -> str:
+    """Why a job that can be read cannot be done, or nothing."""
+    if envelope.expires is not None and envelope.expires.tzinfo is None:
+        return "unreadable: its deadline has no time zone"
+    if envelope.source and not ACTOR_NAME.fullmatch(envelope.source.partition("/")[0]):
+        return f"unreadable: {clip(envelope.source, 80)!r} cannot be sent a result"
+    return ""
 
 
 def _check_result(result: Any, method: Any) -> Message:

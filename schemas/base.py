@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Generic, TypeVar, dataclass_transform, get_args
 
 import msgspec
@@ -65,6 +66,7 @@ def reply_type(request: type[Message]) -> type[Message] | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def token(text: str) -> str:
     """Return `text` as one subject token: itself where it is one, else a hash of it.
 

@@ -205,12 +205,3 @@ async def test_without_a_connection_nothing_is_sent_and_everyone_is_told(
 
     assert [type(one) for one in results] == [Unavailable] * 5
     assert [later] == [one.seq for one in await stored(bus, ">")]
-
-
-async def test_what_was_not_sent_yet_is_given_back_when_the_host_stops(bus: Bus) -> None:
-    idle = Committer(bus)
-    future = idle.submit([out("state.a.k")])
-    idle.fail_waiting()
-
-    with pytest.raises(Unavailable, match="stopping"):
-        await future
