@@ -172,7 +172,7 @@ class _Question:
             return None
         try:
             record = _decode_record(stored.data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return None  # its owner says so, and stands still; no message is at fault
         if record.done < sequence:
             return None
