@@ -1,10 +1,12 @@
 """What a remote child has worked on, in one JSON file that survives it.
 
-{task id: {status, ts, …}}: executed → processed (its callback got through) | refused
+{task id: {status, ts, …}}: executed → processed (its callback got through) | refused.
+Beside them, under the id that no task has, who this child is.
 """
 
 import contextlib
 import os
+import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 KEPT = 5000
+OURSELVES = ""
 
 if sys.platform == "win32":
     import msvcrt
@@ -29,7 +32,7 @@ else:
 class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One task. `said` is the status its callback says; with `result` it is kept until then."""
 
-    status: Literal["executed", "processed", "refused"]
+    status: Literal["executed", "processed", "refused", "ourselves"]
     ts: str
     said: str = ""
     result: Any = None
@@ -62,6 +65,15 @@ class Journal:
             os.close(self._handle)
             self._handle = -1
 
+    def identify(self, name: str) -> str:
+        """Who we are among the children of this name: made up once, and the same ever after."""
+        known = self._entries.get(OURSELVES)
+        if known is None or known.said.rpartition("-")[0] != name:
+            said = f"{name}-{secrets.token_hex(4)}"
+            known = self._entries[OURSELVES] = Entry(status="ourselves", ts=_now(), said=said)
+            self._write()
+        return known.said
+
     def find(self, task_id: str) -> Entry | None:
         """What is known of a task."""
         return self._entries.get(task_id)
@@ -81,7 +93,9 @@ class Journal:
     def settle(self, task_id: str, status: Literal["processed", "refused"]) -> None:
         """The relay has the result, or will never take it."""
         self._entries[task_id] = Entry(status=status, ts=_now())
-        settled = [key for key, entry in self._entries.items() if entry.status != "executed"]
+        settled = [
+            key for key, entry in self._entries.items() if entry.status in ("processed", "refused")
+        ]
         for key in settled[: max(0, len(settled) - KEPT)]:
             del self._entries[key]
         self._write()

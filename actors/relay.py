@@ -75,6 +75,11 @@ class Relay:
         body = {"task_id": task.task_id, "lease": task.lease, "seconds": seconds}
         await self._post(f"{self._children}/extend", body)
 
+    async def release(self, task: Taken, reason: str) -> None:
+        """Give the task back; raises Declined if it is not ours any more."""
+        body = {"task_id": task.task_id, "lease": task.lease, "reason": reason}
+        await self._post(f"{self._children}/release", body)
+
     async def call_back(self, task_id: str, status: str, result: Any, lease: str) -> None:
         """Say how a task went; raises Declined if the relay will not have it."""
         body = {"task_id": task_id, "child_id": self.child_id, "status": status, "result": result}

@@ -107,7 +107,7 @@ class RemoteChild:
         known = self._journal.find(taken.task_id)
         log.info("task_taken", task=taken.task_id, attempt=taken.attempt, cmd=order.get("cmd"))
         if known is not None and known.status != "executed":
-            log.warning("task_known", task=taken.task_id, status=known.status)
+            await self._release(taken, known.status)
             return
         keeping = asyncio.create_task(self._keep_lease(taken))
         try:
@@ -120,6 +120,17 @@ class RemoteChild:
             await self._call_back(taken.task_id)
         finally:
             keeping.cancel()
+
+    async def _release(self, taken: Taken, status: str) -> None:
+        """Give back at once what we have settled before: it is not done a second time here."""
+        log.warning("task_known", task=taken.task_id, status=status)
+        try:
+            await self._relay.release(taken, f"its child has {status} it before")
+        except (Unreachable, Declined) as fault:
+            if isinstance(fault, KeyRefused):
+                raise
+            # Its lease ends by itself.
+            log.warning("task_not_released", task=taken.task_id, error=str(fault))
 
     async def _execute(self, taken: Taken, order: dict[str, Any]) -> tuple[str, Any]:
         """Do it: the status and the result to call back with."""
@@ -196,7 +207,9 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m actors.remote", description=__doc__)
     parser.add_argument("--name", required=True, help="the child's name, as tasks are sent to it")
     parser.add_argument("--call", required=True, help="package.module:function")
-    parser.add_argument("--child-id", default="", help="who we say we are; the name, unless given")
+    parser.add_argument(
+        "--child-id", default="", help="who we say we are; made up from the name unless given"
+    )
     parser.add_argument("--state", type=Path, default=STATE, help="what was worked on, as JSON")
     parser.add_argument("--seconds", type=float, default=60.0, help="of a lease, 1 to 3600")
     parser.add_argument("--wait", type=float, default=25.0, help="seconds per look for a task")
@@ -233,7 +246,8 @@ async def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, JournalFault) as error:
         raise SystemExit(str(error)) from None
     configure("console" if sys.stderr.isatty() else "json")
-    relay = Relay(base, key, name=given.name, child_id=given.child_id or given.name)
+    child_id = given.child_id or journal.identify(given.name)
+    relay = Relay(base, key, name=given.name, child_id=child_id)
     child = RemoteChild(
         relay,
         journal,

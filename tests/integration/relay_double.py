@@ -13,7 +13,7 @@ import msgspec
 
 from runtime.errors import Refused
 from runtime.testing import Kit
-from schemas.relay import CallBack, Extend, Take
+from schemas.relay import CallBack, Extend, GiveBack, Take
 from tests.integration.receiver import Delivery, read
 from tests.integration.tasks import master
 
@@ -84,6 +84,8 @@ class RelayDouble:
             to = master(came.json["task_id"])
             if what == "extend":
                 await self.kit.ask(to, msgspec.convert(came.json, Extend))
+            elif what == "release":
+                await self.kit.ask(to, msgspec.convert(came.json, GiveBack))
             else:
                 await self.kit.ask(to, msgspec.convert(came.json, CallBack))
         except Refused as refused:

@@ -1,5 +1,6 @@
 """What a remote child remembers, and how that file may be found."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,3 +107,22 @@ def test_a_crash_while_writing_leaves_the_last_state(journal: Journal, path: Pat
     again.close()
 
     assert unsettled == ["t_1"]
+
+
+def test_who_we_are_is_made_up_once_for_each_file(journal: Journal, path: Path) -> None:
+    first = journal.identify("far")
+    journal.execute("t_1", "done", None, "")
+    journal.close()
+    again = Journal(path)
+    second, tasks = again.identify("far"), again.unsettled()
+    other = again.identify("near")
+    again.close()
+    elsewhere = Journal(path.with_name("other.json"))
+    third = elsewhere.identify("far")
+    elsewhere.close()
+
+    assert re.fullmatch("far-[0-9a-f]{8}", first)
+    assert second == first
+    assert other.startswith("near-")
+    assert third != first
+    assert tasks == ["t_1"]
