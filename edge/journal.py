@@ -19,7 +19,7 @@ from edge.operation import Operation, Parameter
 from edge.outflow import Write, pour
 from edge.parameters import HIGHEST_SEQUENCE, read_cursor, read_int
 from edge.shared import Shared
-from edge.sse import EventStream
+from edge.sse import PER_KEY, EventStream
 from runtime.bus import Bus, Stored
 from runtime.errors import Unavailable
 from schemas import subjects
@@ -131,7 +131,8 @@ class Journal:
             await wait_for_bus(self._shared.bus)
             return await open_feed(self._shared.hub, LOG, after, self._snapshot)
 
-        return EventStream(self._shared.streams, stream_owner(request), open_source)
+        owner = stream_owner(request)
+        return EventStream(self._shared.streams, owner, open_source, most=PER_KEY)
 
     async def _snapshot(self) -> Any:
         return await self._newest(DEFAULT)

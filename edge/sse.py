@@ -30,6 +30,8 @@ HEARTBEAT = b":\n\n"
 BYE = b"event: bye\ndata: {}\n\n"
 
 PER_PRINCIPAL = 3
+PER_KEY = 100
+"""A key of the relay is shared: by pages, programs, children."""
 IN_TOTAL = 1000
 
 
@@ -57,10 +59,9 @@ def block(name: str, data: Any, *, cursor: int | None = None) -> bytes:
 class Streams:
     """The feeds that this process has open: how many there may be, and how they end."""
 
-    def __init__(self, *, per_principal: int = PER_PRINCIPAL, in_total: int = IN_TOTAL) -> None:
+    def __init__(self, *, in_total: int = IN_TOTAL) -> None:
         self.heartbeat = HEARTBEAT_EVERY
         self.write_within = WRITE_WITHIN
-        self._per_principal = per_principal
         self._in_total = in_total
         self._open: set[EventStream] = set()
         self._by_principal: Counter[str] = Counter()
@@ -78,18 +79,18 @@ class Streams:
             stream.end()
 
     @contextlib.contextmanager
-    def seat(self, stream: "EventStream", principal: str | None) -> Iterator[None]:
+    def seat(self, stream: "EventStream", principal: str | None, most: int) -> Iterator[None]:
         """Count a feed for as long as it is open.
 
-        Raises Refusal 429 for one too many of a principal, 503 for one too many of all. Who
+        Raises Refusal 429 for more than `most` of a principal, 503 for one too many of all. Who
         has no name (None) is somebody else on each connection.
         """
         if self._ending or len(self._open) >= self._in_total:
             detail = "no more streams are opened here at the moment; try again soon"
             retry = {"Retry-After": str(random.randint(1, 5))}
             raise Refusal(503, "too_many_streams", detail, headers=retry)
-        if principal is not None and self._by_principal[principal] >= self._per_principal:
-            detail = f"Too many concurrent connections: {self._per_principal} streams are open"
+        if principal is not None and self._by_principal[principal] >= most:
+            detail = f"Too many concurrent connections: {most} streams are open"
             raise Refusal(429, "too_many_streams", detail, headers={"Retry-After": "5"})
         self._open.add(stream)
         if principal is not None:
@@ -111,12 +112,18 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, streams: Streams, principal: str | None, open_source: Callable[[], Awaitable[Source]]
+        self,
+        streams: Streams,
+        principal: str | None,
+        open_source: Callable[[], Awaitable[Source]],
+        *,
+        most: int = PER_PRINCIPAL,
     ) -> None:
         # As its siblings in Starlette do, which send their headers themselves.
         self.status_code, self.background = 200, None
         self._streams = streams
         self._principal = principal
+        self._most = most
         self._open_source = open_source
         self._waiting: asyncio.Timeout | None = None
         self._ended = False
@@ -128,7 +135,7 @@ class EventStream(Response):
         if not accepts(request, MEDIA):
             accept = quote(request.headers.get("accept", ""))
             raise Refusal(406, "not_acceptable", f"Accept is {accept}, this is {MEDIA}")
-        with self._streams.seat(self, self._principal):
+        with self._streams.seat(self, self._principal, self._most):
             source = await self._open_source()
             try:
                 within = self._streams.write_within

@@ -16,7 +16,7 @@ from edge.operation import Endpoint, Operation, Parameter
 from edge.parameters import read_cursor
 from edge.problem import Refusal, quote
 from edge.shared import Shared
-from edge.sse import EventStream
+from edge.sse import PER_KEY, EventStream
 from runtime.errors import Unavailable
 from schemas import subjects
 from schemas.base import token
@@ -104,7 +104,8 @@ class Tasks:
             topic, hub = task_topic(task_id), self._shared.hub
             return await open_feed(hub, topic, after or 0, lambda: self._snapshot(task_id))
 
-        return EventStream(self._shared.streams, stream_owner(request), open_source)
+        owner = stream_owner(request)
+        return EventStream(self._shared.streams, owner, open_source, most=PER_KEY)
 
     async def find(self, task_id: str) -> Task:
         """Return a task. Raises Refusal 404 if it is not known, or not any more."""

@@ -76,7 +76,9 @@ async def serving(
     environ = {table.secret_env: secret for secret, table in keys.items()}
     app = build_app(config, bus, environ=environ, streams=streams)
     ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    async with httpx.AsyncClient(headers=AS_RELAY, timeout=PATIENCE, trust_env=False) as client:
+    many = httpx.Limits(max_connections=None)
+    options: Any = {"headers": AS_RELAY, "timeout": PATIENCE, "trust_env": False, "limits": many}
+    async with httpx.AsyncClient(**options) as client:
         served = Edge("", app, client)
         served.task = asyncio.create_task(serve_app(app, config, served.stop, ready.set_result))
         served.url = (await asyncio.wait_for(ready, PATIENCE))[0]
