@@ -1,6 +1,7 @@
 """What a buggy handler or a stranger on the bus may try: one message pays, nobody else."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -35,6 +36,39 @@ class Start(Request[Done], tag="odd.start"):
     stop: bool = False
 
 
+def refuse_at_length(ctx: Turn) -> None:
+    raise Reject("NO", "x" * 1_200_000)
+
+
+def fail_at_length(ctx: Turn) -> None:
+    raise ValueError("\0" * 300_000)
+
+
+def cancel(ctx: Turn) -> None:
+    raise asyncio.CancelledError
+
+
+def send_too_much(ctx: Turn) -> None:
+    for n in range(10):
+        ctx._send(f"event.odd.{n}", b"x" * 200_000, {})
+
+
+def remind_too_often(ctx: Turn) -> None:
+    for n in range(600):
+        ctx.remind(f"r{n}", Done(), after=timedelta(hours=1))
+
+
+MISDEEDS: dict[str, Callable[[Turn], None]] = {
+    "long reason": refuse_at_length,
+    "long error": fail_at_length,
+    "cancel": cancel,
+    "bad header": lambda ctx: ctx._send("event.odd.x", b"{}", {"Nats-TTL": "-5s"}),
+    "too many bytes": send_too_much,
+    "too late a reminder": lambda ctx: ctx.remind("far", Done(), after=timedelta(days=400)),
+    "too many reminders": remind_too_often,
+}
+
+
 class OddState(msgspec.Struct):
     n: int = 0
     run: str = ""
@@ -48,23 +82,8 @@ class Odd(Actor):
     @handler
     def do(self, message: Do, ctx: Turn) -> Done:
         self.state.n += 1
-        match message.what:
-            case "long reason":
-                raise Reject("NO", "x" * 1_200_000)
-            case "long error":
-                raise ValueError("\0" * 300_000)
-            case "cancel":
-                raise asyncio.CancelledError
-            case "bad header":
-                ctx._send("event.odd.x", b"{}", {"Nats-TTL": "-5s"})
-            case "too many bytes":
-                for n in range(10):
-                    ctx._send(f"event.odd.{n}", b"x" * 200_000, {})
-            case "too late a reminder":
-                ctx.remind("far", Done(), after=timedelta(days=400))
-            case "too many reminders":
-                for n in range(600):
-                    ctx.remind(f"r{n}", Done(), after=timedelta(hours=1))
+        if message.what != "well":
+            MISDEEDS[message.what](ctx)
         return Done(n=self.state.n)
 
     @handler
