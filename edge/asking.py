@@ -17,7 +17,7 @@ from edge.parameters import read_idempotency_key
 from edge.problem import Refusal, Translation
 from runtime.ask import Origin, ask
 from runtime.bus import Bus, message_id
-from runtime.errors import AskTimeout, BusFault, NoRoom, Refused, Unavailable
+from runtime.errors import AskTimeout, BusFault, NoRoom, Refused, Unavailable, Unknown
 from schemas.base import Address, Message
 from schemas.base import Request as Asked
 
@@ -29,12 +29,13 @@ CONNECT_WITHIN = 0.8
 
 
 async def ask_for(
-    request: Request, bus: Bus, route: str, to: Address, message: Asked[Reply]
+    request: Request, bus: Bus, route: str, to: Address, message: Asked[Reply], **told: Any
 ) -> Reply:
     """Ask an actor what the client of `request` wants of it, and return the answer.
 
     Raises Refusal with the actor's reason, 503 if it cannot be stored, 507 if there is no room,
-    504 if it is stored and not answered yet.
+    504 if it is stored and not answered yet. `told` is in the answer if what became of the
+    request is not known.
     """
     await wait_for_bus(bus)
     principal, key = principal_of(request), read_idempotency_key(request)
@@ -47,7 +48,10 @@ async def ask_for(
     try:
         return await ask(bus, to, message, timeout=ANSWER_WITHIN, origin=origin)
     except TRANSLATED as fault:
-        raise translate(fault) from None
+        refusal = translate(fault)
+        if isinstance(fault, AskTimeout | Unknown):
+            refusal = Refusal(refusal.status, refusal.code, _advise(fault, key), **told)
+        raise refusal from None
 
 
 async def wait_for_bus(bus: Bus) -> None:
@@ -64,14 +68,21 @@ def fingerprint(message: Message) -> str:
     return hashlib.sha256(msgspec.json.encode(message, order="sorted")).hexdigest()
 
 
+def _advise(fault: AskTimeout | Unknown, key: str | None) -> str:
+    """What is known of a request without an outcome, and how its client learns more."""
+    known = "stored, but not answered yet" if isinstance(fault, AskTimeout) else "perhaps stored"
+    if key:
+        return f"it is {known}; repeat it under the same Idempotency-Key"
+    return f"it is {known}, and came without an Idempotency-Key: look before you repeat it"
+
+
 def translate(fault: Exception) -> Refusal:
     """Return what a failure of the runtime means to a client."""
     if isinstance(fault, Refused):
         refusal = fault.refusal
         return Refusal(refusal.status, refusal.code, refusal.detail)
     if isinstance(fault, AskTimeout):
-        detail = "it is stored, but not answered yet; repeat it under the same Idempotency-Key"
-        return Refusal(504, "not_answered_yet", detail)
+        return Refusal(504, "not_answered_yet", "it is stored, but not answered yet")
     if isinstance(fault, NoRoom):
         return Refusal(507, "storage_full", "the server has no room; nothing was stored")
     if isinstance(fault, Unavailable):

@@ -105,6 +105,7 @@ def relay_error(refusal: Refusal) -> Response:
         "status": "error",
         "msg": refusal.detail or refusal.title,
         "code": refusal.code,
+        **({"task_id": refusal.members["task_id"]} if "task_id" in refusal.members else {}),
     }
     return _response(refusal, body, "application/json")
 

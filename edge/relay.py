@@ -100,7 +100,8 @@ class Relay:
         task_id = body.task_id or (made if order.kind == TASK else None)
         to = Address(MASTER, task_id or (made if _repeatable(request) else _talk(order)))
         message = Send(order=order, task_id=task_id)
-        sent = await ask_for(request, self._bus, "send", to, message)
+        told = {"task_id": task_id} if task_id else {}
+        sent = await ask_for(request, self._bus, "send", to, message, **told)
         return answer(shapes.SendAccepted("ok", sent.task_id))
 
     async def call_back(self, request: Request) -> Response:

@@ -66,12 +66,16 @@ class LogCleared(msgspec.Struct):
     msg: str
 
 
-class Failed(msgspec.Struct):
-    """Why a request of the relay was not done. Programs decide by `code`."""
+class Failed(msgspec.Struct, omit_defaults=True):
+    """Why a request of the relay was not done. Programs decide by `code`.
+
+    There is a `task_id` where a task was sent of which it is not known yet what became of it.
+    """
 
     status: Literal["error"]
     msg: str
     code: str
+    task_id: str | None = None
 
 
 class TaskStatus(msgspec.Struct):

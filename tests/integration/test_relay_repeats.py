@@ -137,8 +137,34 @@ async def test_each_failure_of_the_bus_has_an_answer_of_its_own(
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert (status == 503) == ("retry-after" in answer.headers)
-    if status == 504:
-        assert "Idempotency-Key" in answer.json()["msg"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "known"),
+    [
+        (AskTimeout("no answer"), "stored, but not answered yet"),
+        (Unknown("lost"), "perhaps stored"),
+    ],
+)
+async def test_a_task_without_an_outcome_is_named_and_what_to_do_is_said(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, fault: BusFault, known: str
+) -> None:
+    async def failing(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("edge.asking.ask", failing)
+    body = {"from": "a", "to": "far", "type": "task", "cmd": "x"}
+    without = (await edge.post("/api/relay/send", body)).json()
+    named = {"Idempotency-Key": "once"}
+    answers = [await edge.post("/api/relay/send", body, headers=named) for _ in range(2)]
+    first, again = (answer.json() for answer in answers)
+
+    assert without["task_id"].startswith("t_")
+    assert first["task_id"] == again["task_id"] != without["task_id"]
+    assert known in without["msg"]
+    assert known in first["msg"]
+    assert "without an Idempotency-Key" in without["msg"]
+    assert "repeat it under the same Idempotency-Key" in first["msg"]
 
 
 @pytest.mark.promise("CB-44")
