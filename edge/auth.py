@@ -8,7 +8,7 @@ import hmac
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Literal
 
@@ -129,7 +129,7 @@ class Doorkeeper:
             raise unauthorized()
         if hashlib.sha256(secret).digest() == _DEFAULT:
             _refuse_forwarded(connection, "the relay's default key")
-        return found
+        return self._with_open_reads(found, connection)
 
     def _find(self, secret: bytes) -> Principal | None:
         """Look at every key, so that the time tells nothing about which it was."""
@@ -139,6 +139,14 @@ class Doorkeeper:
             if hmac.compare_digest(known, digest):
                 found = principal
         return found
+
+    def _with_open_reads(self, found: Principal, connection: HTTPConnection) -> Principal:
+        """A key opens nothing less than having none does."""
+        if READ in found.scopes or READ not in self._anonymous.scopes:
+            return found
+        if self._local_only and _forwarded_by(connection):
+            return found
+        return replace(found, scopes=found.scopes | {READ})
 
 
 class Authentication:
@@ -211,13 +219,15 @@ def _check(principal: Principal, scope: str) -> None:
 def _read_secret(connection: HTTPConnection) -> bytes | None:
     """Return the key as it was sent, None if there is none. It may be sent in two ways."""
     headers = connection.headers
-    sent = [value.encode("latin-1") for value in headers.getlist("x-relay-api-key") if value]
+    sent = [value.encode("latin-1") for value in headers.getlist("x-relay-api-key")]
     authorization = headers.getlist("authorization")
     if len(authorization) > 1:
         raise Refusal(400, "ambiguous_credentials", "there is more than one Authorization header")
     sent += [_read_bearer(value) for value in authorization]
     if len(set(sent)) > 1:
         raise Refusal(400, "ambiguous_credentials", "two different keys were sent; send one")
+    if sent and not sent[0]:
+        raise unauthorized()
     return sent[0] if sent else None
 
 
@@ -230,10 +240,15 @@ def _read_bearer(value: str) -> bytes:
 
 def _refuse_forwarded(connection: HTTPConnection, what: str) -> None:
     """Raise Refusal 401 for what a proxy passed on: its client may be anybody, anywhere."""
-    for name in connection.headers:
-        if name == "forwarded" or name.startswith("x-forwarded-"):
-            detail = f"Unauthorized: {what} open this machine only, and {name} says it came from"
-            raise Refusal(401, "unauthorized", f"{detail} elsewhere; set a key of your own")
+    if name := _forwarded_by(connection):
+        detail = f"Unauthorized: {what} open this machine only, and {name} says it came from"
+        raise Refusal(401, "unauthorized", f"{detail} elsewhere; set a key of your own")
+
+
+def _forwarded_by(connection: HTTPConnection) -> str:
+    """The header by which a proxy says that it passed a request on; nothing if there is none."""
+    names = (n for n in connection.headers if n == "forwarded" or n.startswith("x-forwarded-"))
+    return next(names, "")
 
 
 def _refuse_foreign_origin(connection: HTTPConnection) -> None:

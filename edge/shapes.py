@@ -11,8 +11,11 @@ import msgspec
 from schemas.relay import Order, Status
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
-# Whatever can stand in a path, for that is where it is asked for.
-TaskId = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^(?![\s\S]*[\x00-\x1f\x7f])")]
+# Whatever can stand in a path, for that is where it is asked for. Clients resolve `.` and `..`.
+TaskId = Annotated[
+    str,
+    msgspec.Meta(max_length=200, pattern=r"^(?!\.{1,2}$)(?![\s\S]*[\x00-\x1f\x7f])"),
+]
 
 
 class Sending(msgspec.Struct, kw_only=True, rename={"sender": "from"}):

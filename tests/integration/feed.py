@@ -77,7 +77,13 @@ class Feed:
 @asynccontextmanager
 async def feed(edge: Edge, path: str, **headers: str) -> AsyncIterator[Feed]:
     """Open a stream without a key, unless the headers have one."""
-    given = {"X-Relay-API-Key": "", **headers}
-    async with edge.client.stream("GET", path, headers=given) as response:
+    request = edge.client.build_request("GET", path)
+    if not {"X-Relay-API-Key", "Authorization"} & set(headers):
+        del request.headers["X-Relay-API-Key"]
+    request.headers.update(headers)
+    response = await edge.client.send(request, stream=True)
+    try:
         assert response.status_code == 200, await response.aread()
         yield Feed(response)
+    finally:
+        await response.aclose()

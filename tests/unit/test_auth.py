@@ -137,8 +137,15 @@ def test_what_is_not_a_key_is_refused_in_the_words_that_clients_know(
     assert "www-authenticate" in refused.headers
 
 
-def test_an_empty_key_is_none() -> None:
-    assert not keeper().admit(with_key("")).known
+def test_an_empty_key_is_a_wrong_one() -> None:
+    refused = refusal(keeper(open_reads=True).admit, with_key("", method="GET"))
+
+    assert (refused.status, refused.code) == (401, "unauthorized")
+
+
+def test_a_key_may_read_where_everybody_may() -> None:
+    assert keeper(open_reads=True).admit(with_key()).scopes == {SEND, READ}
+    assert keeper().admit(with_key()).scopes == {SEND}
 
 
 def test_ten_wrong_keys_lock_an_address_out_and_even_the_right_one_does_not_open() -> None:
