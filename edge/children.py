@@ -86,6 +86,7 @@ class Children:
                 description=AS_A_STREAM,
                 answers={200: "The tasks, as events named `task`", 404: NO_CHILD},
                 stream_event=shapes.LeasedTask,
+                resumable=False,
                 query=(CHILD_ID, SLOTS, SECONDS),
             ),
             _operation(

@@ -36,8 +36,9 @@ SECURITY_SCHEMES: Document = {
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     Annotated[str, msgspec.Meta(min_length=1)],
-    "Names this request, quoted or not. Repeating it under the same name changes nothing "
-    "and answers what the first one answered.",
+    "Names this request, quoted or not. It is remembered for 24 hours, for this key of the edge, "
+    "this route and this target (a task): repeating the request changes nothing and answers what "
+    "the first one answered; with another body it is refused with 422.",
 )
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
@@ -154,7 +155,8 @@ def _implied(operation: Operation) -> list[tuple[str, Parameter]]:
     if operation.takes_key:
         return [("header", IDEMPOTENCY_KEY)]
     # A stream that answers a POST is not one that a browser resumes.
-    if operation.stream_event is not None and operation.method == "GET":
+    resumed = operation.stream_event is not None and operation.resumable
+    if resumed and operation.method == "GET":
         return [("query", AFTER), ("header", LAST_EVENT_ID)]
     return []
 
@@ -187,7 +189,7 @@ def _answers(operation: Operation, schemas: Schemas) -> Document:
         answers[401] = "There are no credentials, or none that are accepted"
         answers[403] = f"The credentials do not have the scope `{operation.scope}`"
     if operation.takes_key:
-        answers[422] = "The Idempotency-Key was used before, with another request"
+        answers[422] = "The Idempotency-Key was used before, with another body for the same target"
     answers.update(operation.answers)
     described = {
         str(status): _answer(operation, status, answers[status], schemas)

@@ -98,6 +98,9 @@ def _array(schema: Document) -> Document:
 
 def _words(schema: Document) -> Document:
     lowered = {key: value for key, value in schema.items() if key != "propertyNames"}
+    # 3.0 asks for one name at least.
+    if lowered.get("required") == []:
+        del lowered["required"]
     if "examples" in lowered:
         lowered["example"] = lowered.pop("examples")[0]
     if lowered.pop("contentEncoding", None) == "base64":

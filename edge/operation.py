@@ -35,10 +35,14 @@ class Fault(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """Why a request failed (RFC 9457). `status` is also the status of the response."""
+    """Why a request failed (RFC 9457). `status` is also the status of the response.
+
+    Programs decide by `code`.
+    """
 
     title: str
     status: int
+    code: str
     type: str = "about:blank"
     detail: str = ""
     instance: str = ""
@@ -69,7 +73,8 @@ class Operation:
     of the answers below 400. A `stream_event` means that the operation answers a stream of
     server-sent events whose data is of that shape, beside the 200 of `answers` if that is a
     shape. `variables` describes what is in braces in the path. `name` is the operation's id,
-    the endpoint's own name if empty. Writes take an `Idempotency-Key` unless `repeatable` is off.
+    the endpoint's own name if empty. Writes take an `Idempotency-Key` unless `repeatable` is off;
+    the events of a stream have ids unless `resumable` is off.
 
     Raises ValueError for a method, path, status or summary that cannot be published.
     """
@@ -89,6 +94,7 @@ class Operation:
     stream_event: Shape = None
     error: Shape = Problem
     repeatable: bool = True
+    resumable: bool = True
     description: str = ""
     tag: str = ""
     name: str = ""

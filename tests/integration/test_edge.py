@@ -176,7 +176,7 @@ async def test_too_many_wrong_keys_lock_an_address_out(kit: Kit) -> None:
             for n in range(TRIES)
         ]
         locked = await edge.post("/api/relay/clear")
-        nameless = await edge.get("/api/relay/logs", headers={"X-Relay-API-Key": ""})
+        nameless = await edge.get_nameless("/api/relay/logs")
 
     assert [answer.status_code for answer in wrong] == [401] * TRIES
     assert (locked.status_code, locked.json()["code"]) == (429, "locked_out")
@@ -383,3 +383,25 @@ async def test_a_thousand_sends_at_the_same_moment_get_a_thousand_tasks(
     assert {answer.status for answer in answers} == {200}
     assert len(ids) == 1000
     assert ids <= sent
+
+
+async def test_the_document_says_what_is_true(edge: Edge) -> None:
+    document = (await edge.get("/openapi.json")).json()
+    older = (await edge.get("/docs/openapi.json")).text
+    follow = document["paths"]["/api/relay/children/{name}/tasks"]["get"]
+    names = {parameter["name"] for parameter in follow["parameters"]}
+
+    assert '"required":[]' not in older
+    assert "code" in document["components"]["schemas"]["Problem"]["required"]
+    assert names == {"name", "child_id", "slots", "seconds"}
+    assert (
+        "24 hours" in document["paths"]["/api/relay/send"]["post"]["parameters"][0]["description"]
+    )
+
+
+@pytest.mark.parametrize("task_id", [".", ".."])
+async def test_a_task_that_could_not_be_asked_for_is_refused(edge: Edge, task_id: str) -> None:
+    body = {"from": "a", "to": "far", "type": "task", "task_id": task_id}
+    refused = await edge.post("/api/relay/send", body)
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
