@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import importlib
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -10,15 +12,16 @@ import msgspec
 import structlog
 
 from runtime.actor import read_options
-from runtime.config import ActorTable, Config, check_urls
+from runtime.config import ActorTable, Config, check_urls, split_address
 from runtime.deployments import seed_deployments
 from runtime.doctor import examine
 from runtime.errors import ConfigError
 from runtime.follow import archive, print_events
 from runtime.host import Host, patiently
+from runtime.keys import resolve_keys
 from runtime.open import open_bus, server_urls
 from runtime.overview import show_actors
-from runtime.server import EmbeddedServer
+from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
 from runtime.system import kind_of, load_class
 from schemas.base import Topic
@@ -38,7 +41,9 @@ def with_url(config: Config, url: str) -> Config:
 
 async def up(config: Config, given: argparse.Namespace) -> int:
     """Run the server (unless one is named), a host and the edge until stopped."""
+    resolve_keys(config, os.environ)
     check_deployments(config)
+    check_addresses(config)
     server = None
     if not config.nats.url:
         server = EmbeddedServer(
@@ -95,6 +100,7 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
 
 async def edge(config: Config, given: argparse.Namespace) -> int:
     """Serve HTTP until stopped."""
+    resolve_keys(config, os.environ)
     # By name: the edge builds on the runtime, so the runtime cannot import it.
     serve = importlib.import_module("edge.serve").serve
     return await until_stopped(lambda: _run_edge(config, serve))
@@ -155,6 +161,24 @@ def read_topic(text: str) -> Topic:
     if not (slash and kind and name):
         raise ConfigError(f"topic {text!r}: expected kind/id, for example task/t_1")
     return Topic(kind, name)
+
+
+def check_addresses(config: Config) -> None:
+    """Raise PortTaken for the first address of the edge that cannot be listened on now."""
+    for address in config.edge.listen:
+        host, port = split_address(address)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, where = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+                probe.listen(1)
+        except OSError as error:
+            raise PortTaken(
+                f"edge.listen: {address!r} cannot be listened on: {error.strerror};"
+                " stop what listens there, or choose another address"
+            ) from None
 
 
 def check_deployments(config: Config) -> list[Deployment]:
