@@ -8,6 +8,7 @@ Started again on the same journal, it repeats what was not answered under the sa
 import asyncio
 import random
 import sys
+import time
 from pathlib import Path
 
 from runtime.ask import Origin, ask
@@ -35,6 +36,7 @@ class Asker:
         self._count = count
         self._pause = seconds / count
         lines = journal.read()
+        self._began = lines[0]["at"] if lines else time.monotonic()
         self._invoked = {line["id"] for line in lines if line["what"] == "invoke"}
         self._answered = {line["id"] for line in lines if line["what"] == "ok"}
 
@@ -49,7 +51,7 @@ class Asker:
                 await slots.acquire()
                 task = group.create_task(self._enter(name, index))
                 task.add_done_callback(lambda _: slots.release())
-                await asyncio.sleep(self._pause)
+                await asyncio.sleep(max(0, self._began + index * self._pause - time.monotonic()))
 
     async def _enter(self, name: str, index: int) -> None:
         chance = random.Random(f"{self._seed}/{index}")

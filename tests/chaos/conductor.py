@@ -105,7 +105,7 @@ class Conductor:
             self.lines.append(await self._stack.enter_async_context(line))
             self._heal(line)
         for place in range(HOSTS):
-            self.hosts.append(await self._start_host(place))
+            self.hosts.append(await self._start_host(place, crash=""))
 
     async def stop(self) -> None:
         """End whatever is still there."""
@@ -137,8 +137,7 @@ class Conductor:
         """Whether a host is still to crash somewhere."""
         return bool(self.points) or any(process.crash for process in self.hosts)
 
-    async def _start_host(self, place: int) -> Process:
-        crash = self._next_crash()
+    async def _start_host(self, place: int, crash: str) -> Process:
         name = f"host-{len(self.logs) + 1}"
         process = host(name, self.folder, self.lines[place].url, crash=crash)
         await process.start()
@@ -154,18 +153,31 @@ class Conductor:
         return f"{point}:{self._chance.randint(1, most)}"
 
     async def _watch(self, place: int, process: Process) -> None:
-        """Start another host where one has ended; only we or a crash point may end it."""
+        """Start another host where one has ended; only we or a crash point may end it.
+
+        One that we killed is followed by one that will crash, so that kills and crashes take
+        turns and leave time between them.
+        """
         code = await process.wait()
         if self._closing:
             return
         point = process.crash.partition(":")[0]
-        if process.crashed:
+        crash = ""
+        if process.ended_by_us:
+            self.points += [point] if point else []
+            crash = self._next_crash()
+        elif process.crashed:
             self.counts[f"crash at {point}"] += 1
-        elif not process.ended_by_us:
+        else:
             self.wrong.append(f"{process.name} ended by itself with code {code}")
-        elif point:
-            self.points.append(point)
-        self.hosts[place] = await self._start_host(place)
+        self.hosts[place] = await self._start_host(place, crash)
+
+    async def finish_crashing(self) -> None:
+        """Go on until hosts have crashed wherever they were to."""
+        while self.crashing:
+            if not any(process.crash for process in self.hosts):
+                await self._kill()
+            await asyncio.sleep(0.5)
 
     def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

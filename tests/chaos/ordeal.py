@@ -20,7 +20,6 @@ from tests.chaos.history import History, Journal
 from tests.chaos.load import Amount, Load
 from tests.chaos.processes import Process, count_events, unexpected
 from tests.chaos.verdict import Log, judge, read_log
-from tests.integration.waiting import until
 
 PINNED = "$JS.EVENT.ADVISORY.CONSUMER.PINNED.>"
 EXTRA = 40.0
@@ -121,7 +120,8 @@ class Ordeal:
             group.create_task(self._ask())
             await conductor.break_things(plan.faults, plan.seconds)
             with contextlib.suppress(TimeoutError):
-                await until(lambda: not conductor.crashing, EXTRA)
+                async with asyncio.timeout(EXTRA):
+                    await conductor.finish_crashing()
             load.enough.set()
 
     async def _ask(self) -> None:
