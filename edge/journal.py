@@ -18,6 +18,8 @@ from edge.openapi import AFTER
 from edge.operation import Operation, Parameter
 from edge.outflow import Write, pour
 from edge.parameters import HIGHEST_SEQUENCE, read_cursor, read_int
+from edge.problem import Refusal
+from edge.reach import find_reach
 from edge.shared import Shared
 from edge.sse import PER_KEY, EventStream
 from runtime.bus import Bus, Stored
@@ -29,6 +31,7 @@ from schemas.relay import LOG, Logged
 TAG = "relay"
 SUBJECT = subjects.event(LOG)
 CLEAR = "clear"
+GONE = "The log does not reach back to the cursor any more, or has been started anew"
 
 DEFAULT = 100
 MOST = 1000
@@ -89,9 +92,10 @@ class Journal:
                 self.export,
                 "Read the whole log, oldest first",
                 name="export_log",
-                description="The log is only ever appended to. Each line tells its cursor: ask "
-                "again after the last one for what has come since.",
-                answers={200: shapes.LogRecord},
+                description="Lines are kept for 30 days; older ones are in the archives that "
+                "`callboard export` has made. Each line tells its cursor: ask again after the last "
+                "one for what has come since.",
+                answers={200: shapes.LogRecord, 410: GONE},
                 media=JSONL,
                 query=(AFTER, LINES),
                 **common,
@@ -120,6 +124,10 @@ class Journal:
         limit = read_int(request, "limit", default=HIGHEST_SEQUENCE, low=1, high=HIGHEST_SEQUENCE)
         bus = self._shared.bus
         await wait_for_bus(bus)
+        reach = await find_reach(bus, SUBJECT, after, self._shared.hub.event_ttl)
+        if reach.reason:
+            detail = f"after={after}: {reach.reason}; read from the beginning, with after=0"
+            raise Refusal(410, "cursor_gone", detail)
         newest = await bus.last(SUBJECT)
         return Export(bus, self._reading, after, newest.seq if newest else 0, limit)
 

@@ -144,6 +144,13 @@ async def test_the_export_has_everything_and_goes_on_where_it_ended(kit: Kit, ed
     assert [line["cursor"] for line in whole] == [one.seq for one in stored]
 
 
+async def test_an_export_after_a_cursor_that_is_not_of_this_log_is_refused(edge: Edge) -> None:
+    gone = await edge.get("/api/relay/log.jsonl?after=1000000")
+
+    assert (gone.status_code, gone.json()["code"]) == (410, "cursor_gone")
+    assert "after=0" in gone.json()["msg"]
+
+
 @pytest.mark.promise("CB-03")
 async def test_every_write_needs_the_key_and_reads_on_loopback_do_not(edge: Edge) -> None:
     body = {"from": "a", "to": "b", "task_id": "t_1", "child_id": "c", "lease": "l"}
