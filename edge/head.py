@@ -60,6 +60,11 @@ class HeadScanner:
         self._lines: list[bytes] = []
         self._fields: dict[bytes, list[bytes]] = {}
 
+    @property
+    def target(self) -> str:
+        """What the request asks for, as far as it is known; else empty."""
+        return self._request_line[2].decode() if self._request_line else ""
+
     def scan(self, buffer: bytearray) -> Head | None:
         """Remove the head from `buffer` and return it, None as long as it is incomplete.
 

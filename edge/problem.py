@@ -113,6 +113,11 @@ def relay_error(refusal: Refusal) -> Response:
 SHAPES: Mapping[str, Shape] = MappingProxyType({"/api/relay/": relay_error})
 
 
+def refused_at(path: str, refusal: Refusal) -> Response:
+    """Return a refusal in the shape of its path."""
+    return next((s for prefix, s in SHAPES.items() if path.startswith(prefix)), problem)(refusal)
+
+
 class Answers:
     """What is answered to every failure, by the path it happened at.
 

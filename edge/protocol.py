@@ -19,7 +19,7 @@ from edge.framing import Chunked, Counted
 from edge.head import Head, HeadScanner
 from edge.hosts import Hosts
 from edge.limits import Limits
-from edge.problem import Refusal, problem, quote
+from edge.problem import Refusal, quote, refused_at
 
 log = structlog.get_logger("edge")
 
@@ -100,7 +100,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body: Counted | Chunked = Counted(0)
         self._body_began = 0.0
         self._unwanted = False
-        self._asked = ""
+        self._asked = self._target = ""
         self._persistent = False
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -225,7 +225,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _read_head(self) -> bool:
         self._unset_keepalive_if_required()
-        head = self._scanner.scan(self._buffer)
+        try:
+            head = self._scanner.scan(self._buffer)
+        finally:
+            self._target = self._scanner.target
         if head is None:
             if self._timer is None:
                 self._expect_head()
@@ -364,7 +367,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return cycle is not None and not self.cycle.response_complete
 
     def _written(self, refusal: Refusal) -> bytes:
-        response = problem(refusal)
+        response = refused_at(self._target, refusal)
         date = self.server_state.default_headers
         headers = [*date, *response.raw_headers, (b"connection", b"close")]
         lines = [b"%b: %b\r\n" % header for header in headers]

@@ -180,3 +180,15 @@ def test_every_name_is_served_if_the_configuration_says_so() -> None:
         answer = peer.ask(get(host=b"Host: evil.example\r\n"))
 
     assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "rest", ["Host: evil.example\r\n\r\n", "Host: a\r\nHost: b\r\n\r\n", "a b\r\n\r\n"]
+)
+def test_below_the_relay_the_gate_speaks_as_the_relay_does(rest: str) -> None:
+    with served(Lobby().app()) as port, Peer(port) as peer:
+        peer.send(f"GET /api/relay/logs HTTP/1.1\r\n{rest}".encode())
+        answer = peer.answer()
+
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json) == {"status", "msg", "code"}
