@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -18,13 +19,17 @@ from runtime.supervisor import EX_CONFIG, EX_TEMPFAIL
 
 DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
 
+EX_PIPE = 141
+LAST_CURSOR = 2**63 - 1
+
 Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit.
 
-    0 done, 1 failed, 2 wrong arguments, 75 an address in use, 78 bad configuration.
+    0 done, 1 failed, 2 wrong arguments, 75 an address in use, 78 bad configuration, 141 nobody
+    reads what is printed.
     """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
@@ -51,6 +56,10 @@ def run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read us has had enough; what is left to print must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_PIPE
 
 
 def _loop(work: Coroutine[Any, Any, int]) -> int:
@@ -87,9 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tail_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", nargs="?", default="", help="kind/id; all topics by default")
-    parser.add_argument("--after", type=int, default=None, help="begin after this cursor")
+    parser.add_argument("--after", type=_cursor, default=None, help="begin after this cursor")
     parser.add_argument("--jsonl", action="store_true", help="the stored envelopes, a line each")
     parser.add_argument("--once", action="store_true", help="end at the end of the log")
+
+
+def _cursor(text: str) -> int:
+    if not (re.fullmatch("[0-9]{1,19}", text) and int(text) <= LAST_CURSOR):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a cursor from 0 to {LAST_CURSOR}")
+    return int(text)
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from runtime.errors import ConfigError
 from runtime.follow import archive, print_events
 from runtime.host import Host, patiently
 from runtime.keys import resolve_keys
-from runtime.open import open_bus, server_urls
+from runtime.open import open_bus
 from runtime.overview import show_actors
 from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
@@ -149,7 +149,7 @@ async def export(config: Config, given: argparse.Namespace) -> int:
 
 async def doctor(config: Config, given: argparse.Namespace) -> int:
     """Say what works and what survives what; 1 if something is wrong."""
-    findings = await examine(config, server_urls(config.nats))
+    findings = await examine(config)
     for finding in findings:
         print(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1

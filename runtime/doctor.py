@@ -8,7 +8,7 @@ from runtime.bus import Bus
 from runtime.config import Config
 from runtime.deployments import read_deployments
 from runtime.errors import BusFault, ConfigError, StreamMismatch
-from runtime.open import open_bus
+from runtime.open import open_bus, server_urls
 from runtime.overview import list_consumers, read_nodes
 from runtime.streams import ensure_streams
 from runtime.system import load_class
@@ -25,13 +25,14 @@ class Finding(NamedTuple):
     text: str
 
 
-async def examine(config: Config, urls: list[str]) -> list[Finding]:
+async def examine(config: Config) -> list[Finding]:
     """Look at everything that can be looked at; what is wrong says how to mend it."""
-    shown = ", ".join(url.rpartition("@")[2] for url in urls)
     try:
+        urls = server_urls(config.nats)
         bus = await open_bus(config.nats, patient=False, check=False)
     except BusFault as fault:
         return [Finding(False, f"{fault}; start one with `callboard up`, or name one by --nats")]
+    shown = ", ".join(url.rpartition("@")[2] for url in urls)
     try:
         findings = [Finding(True, f"a NATS server answers at {shown}"), _version(bus)]
         findings += await _streams(bus, config)
@@ -40,7 +41,7 @@ async def examine(config: Config, urls: list[str]) -> list[Finding]:
             findings += [*await _store(bus), *await _deployed(bus)]
         return findings
     except BusFault as fault:
-        return [Finding(False, f"the server stopped answering: {fault}")]
+        return [Finding(False, f"the server stopped answering: {fault or 'nothing came in time'}")]
     finally:
         await bus.link.close()
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import re
+import sys
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from runtime.bus import Bus, Stored
+from runtime.errors import ConfigError
 from schemas import subjects
-from schemas.base import Topic
+from schemas.base import Topic, token
 from schemas.envelope import decode_any
 
 POLL = 2.0
@@ -21,7 +25,7 @@ async def print_events(
     subject = subjects.event(topic) if topic else "event.>"
     stirred = asyncio.Event()
     handle = bus.subscribe(f"live.{subject}", lambda _: stirred.set())
-    cursor = after if after is not None else (0 if once else await _end_of(bus))
+    cursor = await _begin(bus, after, once=once)
     try:
         while True:
             stirred.clear()
@@ -35,6 +39,14 @@ async def print_events(
             await _wait(stirred)
     finally:
         bus.unsubscribe(handle)
+
+
+async def _begin(bus: Bus, after: int | None, *, once: bool) -> int:
+    if after is None:
+        return 0 if once else await _end_of(bus)
+    if after > (end := await _end_of(bus)):
+        print(f"callboard: there is no {after} yet; the log ends at {end}", file=sys.stderr)
+    return min(after, end)
 
 
 async def _wait(stirred: asyncio.Event) -> None:
@@ -74,17 +86,33 @@ def _printable(text: str) -> str:
 
 
 async def archive(bus: Bus, topic: Topic, folder: Path) -> int:
-    """Append a topic's new events to `<folder>/<kind>-<day>.jsonl`; returns how many.
+    """Append a topic's new events to `<folder>/<kind>-<id>-<day>.jsonl`; returns how many.
 
     It may be run as often as one likes: each line carries its cursor, and the last line tells
-    where to go on.
+    where to go on. Raises ConfigError for a folder that is not such an archive of this bus.
     """
+    try:
+        return await _append(bus, topic, folder)
+    except OSError as error:
+        where = error.filename or folder
+        raise ConfigError(
+            f"{str(where)!r} cannot be written: {error.strerror}; choose another folder by --to"
+        ) from None
+
+
+async def _append(bus: Bus, topic: Topic, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    cursor = _where_it_ended(sorted(folder.glob(f"{topic.kind}-*.jsonl")))
+    name = f"{token(topic.kind)}-{token(topic.id)}"
+    cursor = _where_it_ended(_files_of(name, folder))
+    if cursor > (end := await _end_of(bus)):
+        raise ConfigError(
+            f"the archive of {topic} in {str(folder)!r} ends at {cursor}, but the log ends at"
+            f" {end}: it is of another server, or of another time; choose another folder by --to"
+        )
     written = 0
     while page := await bus.read(subjects.event(topic), after=cursor):
         for stored in page:
-            day = folder / f"{topic.kind}-{stored.time:%Y-%m-%d}.jsonl"
+            day = folder / f"{name}-{stored.time:%Y-%m-%d}.jsonl"
             with day.open("a", encoding="utf-8") as file:
                 file.write(_json_line(stored) + "\n")
         cursor = page[-1].seq
@@ -92,13 +120,35 @@ async def archive(bus: Bus, topic: Topic, folder: Path) -> int:
     return written
 
 
+def _files_of(name: str, folder: Path) -> list[Path]:
+    """One topic's files by day; the id of another may begin with the same words."""
+    days = re.compile(rf"{re.escape(name)}-[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}\.jsonl")
+    return sorted(path for path in folder.iterdir() if days.fullmatch(path.name))
+
+
 def _where_it_ended(files: list[Path]) -> int:
     """The last cursor of an archive; a line that a crash cut off is taken away."""
     for path in reversed(files):
         text = path.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
+        if whole:
+            cursor = _cursor_of(path, whole.splitlines()[-1])
         if whole != text:
             path.write_bytes(whole)
         if whole:
-            return int(msgspec.json.decode(whole.splitlines()[-1])["cursor"])
+            return cursor
     return 0
+
+
+def _cursor_of(path: Path, line: bytes) -> int:
+    try:
+        return msgspec.json.decode(line, type=_Line).cursor
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise ConfigError(
+            f"{str(path)!r}: its last line is no event of an archive; mend it, or move the file"
+            " away"
+        ) from None
+
+
+class _Line(msgspec.Struct):
+    cursor: Annotated[int, msgspec.Meta(ge=1)]

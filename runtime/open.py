@@ -1,24 +1,38 @@
 """Opens the bus as a process is configured to: where the server is, who we are there."""
 
 import asyncio
+import contextlib
+import json
 import os
+from pathlib import Path
 
 import structlog
 
 from runtime.bus import Bus
 from runtime.config import NatsTable
 from runtime.connection import Connection
-from runtime.errors import BusFault, ConfigError, Denied
+from runtime.errors import BusFault, ConfigError, Denied, Unavailable
 from runtime.streams import ensure_streams
 
 log = structlog.get_logger()
 
 
 def server_urls(table: NatsTable) -> list[str]:
-    """The servers to connect to: the configured ones, or the embedded one."""
+    """The servers to connect to: the configured ones, or the embedded one.
+
+    Raises Unavailable if that one chooses its port itself and has not told which.
+    """
     if table.url:
         return [url.strip() for url in table.url.split(",") if url.strip()]
-    return [f"nats://127.0.0.1:{table.port}"]
+    return [f"nats://127.0.0.1:{table.port or _port_it_took(Path(table.data))}"]
+
+
+def _port_it_took(data: Path) -> int:
+    """The port as the embedded server has written it, runtime/server.py has it do so."""
+    for found in (data / "ports").glob("*.ports"):
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):  # half written
+            return int(json.loads(found.read_text())["nats"][0].rpartition(":")[2])
+    raise Unavailable(f"nats.port is 0, and no server has told its port below {str(data)!r}")
 
 
 def credentials(table: NatsTable) -> dict[str, str]:
@@ -36,6 +50,16 @@ def credentials(table: NatsTable) -> dict[str, str]:
     return {"user": table.user, "password": password}
 
 
+def _explain(urls: list[str], cause: BaseException | None) -> str:
+    """Why there is no connection; passwords that are in addresses are left out."""
+    shown = ", ".join(url.rpartition("@")[2].removeprefix("nats://") for url in urls)
+    if isinstance(cause, TimeoutError):
+        return f"the NATS server at {shown} does not answer; it is frozen, or another program"
+    if cause is None or "no servers available" in str(cause) or isinstance(cause, OSError):
+        return f"no NATS server answers at {shown}"
+    return f"no NATS server lets us in at {shown}: {cause or type(cause).__name__}"
+
+
 async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True) -> Bus:
     """Connect, and create or check the streams; waits for a server that is not there yet.
 
@@ -44,7 +68,10 @@ async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True
     # Each user may only hear answers of its own: nats/accounts.conf.
     inbox = f"_INBOX_{table.user}" if table.user else "_INBOX"
     link = Connection(server_urls(table), inbox=inbox, **credentials(table))
-    await link.open(patient=patient)
+    try:
+        await link.open(patient=patient)
+    except Unavailable as fault:
+        raise Unavailable(_explain(server_urls(table), fault.__context__)) from None
     bus = Bus(link)
     while check:
         try:
