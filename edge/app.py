@@ -52,7 +52,7 @@ def build_app(
     shared = Shared(bus, streams)
     answers = Answers(translations=TRANSLATIONS)
     app = Starlette(
-        routes=_routes(_operations(shared), docs=config.edge.docs),
+        routes=_routes(_operations(shared, doorkeeper), docs=config.edge.docs),
         middleware=[
             Middleware(Observing),
             Middleware(Answering, answers=answers),
@@ -66,10 +66,10 @@ def build_app(
     return app
 
 
-def _operations(shared: Shared) -> list[Operation]:
+def _operations(shared: Shared, doorkeeper: Doorkeeper) -> list[Operation]:
     surfaces = (Relay(shared), Tasks(shared), Journal(shared), Children(shared))
     table = [operation for surface in surfaces for operation in surface.operations()]
-    return [*table, *HealthCheck(shared).operations()]
+    return [*table, *HealthCheck(shared, doorkeeper).operations()]
 
 
 def _routes(table: list[Operation], *, docs: bool) -> list[BaseRoute]:

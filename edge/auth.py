@@ -108,6 +108,7 @@ class Doorkeeper:
         may_read = frozenset({READ}) if open_reads or local_reads else frozenset()
         self._anonymous = Principal("anonymous", "anonymous", may_read)
         self._local_only = local_reads and not open_reads
+        self._local = local_reads
         self._lock_out = lock_out or LockOut()
 
     def admit(self, connection: HTTPConnection) -> Principal:
@@ -130,6 +131,15 @@ class Doorkeeper:
         if hashlib.sha256(secret).digest() == _DEFAULT:
             _refuse_forwarded(connection, "the relay's default key")
         return self._with_open_reads(found, connection)
+
+    def trusts(self, connection: HTTPConnection) -> bool:
+        """Whether a request comes from this machine, or with a key."""
+        if self._local and not _forwarded_by(connection):
+            return True
+        try:
+            return self.admit(connection).known
+        except Refusal:
+            return False
 
     def _find(self, secret: bytes) -> Principal | None:
         """Look at every key, so that the time tells nothing about which it was."""

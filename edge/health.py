@@ -6,39 +6,53 @@ import tomllib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.asking import answer
+from edge.auth import Doorkeeper
 from edge.operation import Operation
 from edge.shared import Shared
 from runtime.errors import BusFault
+from runtime.kv import Bucket
 
 CHECK_WITHIN = 2.0
 CHECK_EVERY = 1.0
 """Seconds that a finding is good for: however often we are asked, the server is not."""
 
 
-class Health(msgspec.Struct):
-    """What this process knows of itself. `uptime` is in seconds."""
+NODES = "nodes"
 
-    status: Literal["ok", "unavailable"]
-    nats: Literal["connected", "not connected"]
-    stream: Literal["reachable", "not reachable"]
-    version: str
-    uptime: float
-    streams: int
-    """How many server-sent event streams are open."""
+Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    """What this process knows of itself; strangers from elsewhere are told the status only.
+
+    `degraded`: requests are stored, but no host is alive to work on them. `hosts` are those
+    alive, `streams` the server-sent event streams that are open, `uptime` is in seconds.
+    """
+
+    status: Status
+    nats: Literal["connected", "not connected"] | None = None
+    stream: Literal["reachable", "not reachable"] | None = None
+    hosts: int | None = None
+    version: str | None = None
+    uptime: float | None = None
+    streams: int | None = None
 
 
 class HealthCheck:
     """The operation that says whether this edge can serve."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, doorkeeper: Doorkeeper) -> None:
         self._shared = shared
+        self._doorkeeper = doorkeeper
+        self._nodes = Bucket(shared.bus, NODES)
+        self._hosts = 0
         self._version = own_version()
         self._reachable = False
         self._good_until = 0.0
@@ -62,14 +76,14 @@ class HealthCheck:
         """Answer 200, or 503 while requests would be refused."""
         connected = self._shared.bus.link.connected.is_set()
         reachable = connected and await self._reach()
-        health = Health(
-            status="ok" if reachable else "unavailable",
-            nats="connected" if connected else "not connected",
-            stream="reachable" if reachable else "not reachable",
-            version=self._version,
-            uptime=round(time.monotonic() - self._shared.started, 1),
-            streams=self._shared.streams.count,
-        )
+        health = Health("unavailable" if not reachable else "ok" if self._hosts else "degraded")
+        if self._doorkeeper.trusts(request):
+            health.nats = "connected" if connected else "not connected"
+            health.stream = "reachable" if reachable else "not reachable"
+            health.hosts = self._hosts if reachable else None
+            health.version = self._version
+            health.uptime = round(time.monotonic() - self._shared.started, 1)
+            health.streams = self._shared.streams.count
         found = answer(health, 200 if reachable else 503)
         if not reachable:
             found.headers["Retry-After"] = "1"
@@ -81,6 +95,7 @@ class HealthCheck:
                 bus = self._shared.bus
                 try:
                     await bus.api(f"STREAM.INFO.{bus.stream}", timeout=CHECK_WITHIN)
+                    self._hosts = len(await self._nodes.all())
                     self._reachable = True
                 except BusFault:
                     self._reachable = False

@@ -64,6 +64,7 @@ async def test_health_is_plain_and_holds_no_secret(edge: Edge) -> None:
         "status": "ok",
         "nats": "connected",
         "stream": "reachable",
+        "hosts": 1,
         "version": "0.1.0",
         "streams": 0,
     }
@@ -151,6 +152,7 @@ async def test_beyond_loopback_even_reading_needs_a_key(kit: Kit) -> None:
 
     assert [answer.status_code for answer in closed] == [401] * len(reads)
     assert {answer.json()["code"] for answer in closed} == {"unauthorized"}
+    assert health.json() == {"status": "ok"}
     assert (opened.status_code, open_read.status_code) == (200, 200)
     assert (write.status_code, health.status_code) == (401, 200)
 
@@ -405,3 +407,19 @@ async def test_a_task_that_could_not_be_asked_for_is_refused(edge: Edge, task_id
     refused = await edge.post("/api/relay/send", body)
 
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
+
+
+async def test_health_says_when_no_host_is_alive(kit: Kit) -> None:
+    async with serving(kit.server.url) as edge:
+        before = await kit.bus.lasts("$KV.nodes.>", stream="KV_nodes")
+        for node in before:
+            await kit.bus.publish(node.subject, b"", headers={"KV-Operation": "PURGE"})
+        answer = await edge.get("/health")
+        passed_on = await edge.get("/health", headers={"X-Forwarded-For": "192.0.2.7"})
+        for node in before:
+            await kit.bus.publish(node.subject, node.data)
+
+    assert before
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["hosts"]) == ("degraded", 0)
+    assert passed_on.json() == {"status": "degraded"}
