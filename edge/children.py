@@ -77,18 +77,7 @@ class Children:
                 answers={200: shapes.TaskTaken, 204: "No task came", 404: NO_CHILD},
                 repeatable=False,
             ),
-            _operation(
-                "GET",
-                "tasks",
-                self.follow,
-                "Get tasks as a stream, each leased as by taking it",
-                name="follow_tasks",
-                description=AS_A_STREAM,
-                answers={200: "The tasks, as events named `task`", 404: NO_CHILD},
-                stream_event=shapes.LeasedTask,
-                resumable=False,
-                query=(CHILD_ID, SLOTS, SECONDS),
-            ),
+            self._stream(),
             _operation(
                 "POST",
                 "extend",
@@ -105,6 +94,20 @@ class Children:
                 body=shapes.Releasing,
                 answers={200: shapes.Noted, 404: NO_CHILD, 409: ENDED},
             ),
+        )
+
+    def _stream(self) -> Operation:
+        return _operation(
+            "GET",
+            "tasks",
+            self.follow,
+            "Get tasks as a stream, each leased as by taking it",
+            name="follow_tasks",
+            description=AS_A_STREAM,
+            answers={200: "The tasks, as events named `task`", 404: NO_CHILD},
+            stream_event=shapes.LeasedTask,
+            resumable=False,
+            query=(CHILD_ID, SLOTS, SECONDS),
         )
 
     async def take(self, request: Request) -> Response:

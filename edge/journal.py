@@ -44,6 +44,15 @@ JSONL = "application/jsonl"
 LATE_TRIES = 40
 LATE_WAIT = 0.05
 
+BOUNDED = (
+    "Those since the log was last cleared, and no more than fit into "
+    f"{MOST_BYTES // 2**20} MiB: `/api/relay/log.jsonl` has all of them."
+)
+ARCHIVED = (
+    "Lines are kept for 30 days; older ones are in the archives that `callboard export` has made. "
+    "Each line tells its cursor: ask again after the last one for what has come since."
+)
+
 LIMIT = Parameter(
     "limit",
     Annotated[int, msgspec.Meta(ge=1, le=MOST)],
@@ -80,8 +89,7 @@ class Journal:
                 self.newest,
                 "Read the newest lines of the log",
                 name="logs",
-                description=f"Those since the log was last cleared, and no more than fit into "
-                f"{MOST_BYTES // 2**20} MiB: `/api/relay/log.jsonl` has all of them.",
+                description=BOUNDED,
                 answers={200: shapes.Log},
                 query=(LIMIT,),
                 **common,
@@ -92,9 +100,7 @@ class Journal:
                 self.export,
                 "Read the whole log, oldest first",
                 name="export_log",
-                description="Lines are kept for 30 days; older ones are in the archives that "
-                "`callboard export` has made. Each line tells its cursor: ask again after the last "
-                "one for what has come since.",
+                description=ARCHIVED,
                 answers={200: shapes.LogRecord, 410: GONE},
                 media=JSONL,
                 query=(AFTER, LINES),
