@@ -129,7 +129,7 @@ class Host:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
         with contextlib.suppress(BusFault):
-            await Bucket(self.bus, "nodes").delete(token(self.name))
+            await Bucket(self.bus, "nodes").delete(token(self.name), forget=NODE_TTL)
         log.info("host_stopped", host=self.name)
 
     # -- what may go wrong -----------------------------------------------------------------

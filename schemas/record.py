@@ -7,7 +7,6 @@ import msgspec
 
 from schemas.base import Message
 
-
 NOTHING = msgspec.Raw(b"")
 """No data: this very object is left out when encoded. (msgspec has no `Raw | None`.)"""
 

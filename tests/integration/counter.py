@@ -15,7 +15,7 @@ HERE = Address("counter", "a")
 
 class Total(Message, tag="counter.total"):
     n: int
-    said: list[str] = []
+    said: list[str] = msgspec.field(default_factory=list)
 
 
 class Add(Request[Total], tag="counter.add"):
