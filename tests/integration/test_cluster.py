@@ -11,6 +11,7 @@ import pytest
 
 from runtime.bus import Bus
 from runtime.connection import Connection
+from runtime.pull import ensure_consumer
 from runtime.streams import ensure_streams
 
 CONFIGURATION = Path(__file__).parents[2] / "nats" / "cluster.conf"
@@ -20,6 +21,9 @@ MAY = [
     ("edge", "PUB mail.master.t1"),
     ("edge", "PUB $JS.API.DIRECT.GET.BUS.state.master.t1"),
     ("edge", "SUB live.event.>"),
+    ("edge", "PUB $JS.API.CONSUMER.CREATE.BUS.work_far_1.work.far.1.t1"),
+    ("edge", "PUB $JS.API.CONSUMER.MSG.NEXT.BUS.work_far_1"),
+    ("edge", "PUB $JS.ACK.BUS.work_far_1.1.1.1.1.0"),
     ("host", "PUB state.master.t1"),
     ("host", "PUB $JS.ACK.BUS.mail_master_3.1.1.1.1.0"),
     ("host", "PUB _INBOX_edge.a.1"),
@@ -32,8 +36,9 @@ MAY_NOT = [
     ("edge", "PUB work.child.1.t1"),
     ("edge", "PUB mail.3.master.t1"),
     ("edge", "PUB $KV.config.actor.master"),
-    ("edge", "PUB $JS.ACK.BUS.mail_master_3.1.1.1.1.0"),
-    ("edge", "PUB $JS.API.CONSUMER.MSG.NEXT.BUS.mail_master_3"),
+    ("edge", "PUB $JS.API.CONSUMER.CREATE.BUS.mail_master_3.mail.3.master.t1"),
+    ("edge", "PUB $JS.API.CONSUMER.RESET.BUS.mail_master_3"),
+    ("edge", "PUB $JS.API.CONSUMER.UNPIN.BUS.mail_master_3"),
     ("edge", "PUB $JS.API.STREAM.CREATE.BUS"),
     ("edge", "SUB mail.>"),
     ("edge", "SUB _INBOX_host.>"),
@@ -134,13 +139,21 @@ def test_a_wrong_password_is_refused(ports: list[int], user: str) -> None:
     assert "Authorization Violation" in answers
 
 
-async def test_streams_are_replicated_to_all_three_nodes(ports: list[int]) -> None:
+async def test_streams_are_on_all_three_nodes_and_an_edge_may_make_consumers_of_jobs(
+    ports: list[int],
+) -> None:
     urls = [f"nats://127.0.0.1:{port}" for port in ports]
     link = Connection(urls, inbox="_INBOX_host", user="host", password=PASSWORDS["host"])
     await link.open()
     try:
         bus = Bus(link)
         await ensure_streams(bus, replicas=3)
+        edge = Connection(urls, inbox="_INBOX_edge", user="edge", password=PASSWORDS["edge"])
+        await edge.open()
+        try:
+            await ensure_consumer(Bus(edge), "work_far_1", filter_subject="work.far.1.*")
+        finally:
+            await edge.close()
         cluster = (await bus.api("STREAM.INFO.BUS"))["cluster"]
     finally:
         await link.close()
