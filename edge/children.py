@@ -113,7 +113,7 @@ class Children:
     async def take(self, request: Request) -> Response:
         """Answer the next task, or nothing after a while. Nothing is lost if the child leaves."""
         body = await read_json(request, shapes.Taking, any_content_type=True)
-        name = await self._check_name(request, body.child_id)
+        name = await self._check_name(request)
         request.state.patient = True
         claim = _claim(request, body.child_id, body.seconds)
         gone = asyncio.ensure_future(until_left(request.receive))
@@ -148,7 +148,7 @@ class Children:
         child_id = _read_child_id(request)
         slots = read_int(request, "slots", default=1, low=1, high=MOST_SLOTS)
         seconds = read_int(request, "seconds", default=60, low=1, high=LONGEST_LEASE)
-        name = await self._check_name(request, child_id)
+        name = await self._check_name(request)
         claim = _claim(request, child_id, seconds)
 
         async def open_source() -> TaskSource:
@@ -176,10 +176,13 @@ class Children:
         noted = await ask_for(request, self._shared.bus, "release", to, message)
         return answer(shapes.Noted("ok", noted.task_status))
 
-    async def _check_name(self, request: Request, *child_ids: str) -> str:
-        """Return the name in the path. Raises Refusal 403 or 404 where it is not the client's."""
+    async def _check_name(self, request: Request) -> str:
+        """Return the name in the path. Raises Refusal 403 or 404 where it is not the client's.
+
+        Which of the processes of one child it is, its `child_id` tells, is its own affair.
+        """
         name = str(request.path_params["name"])
-        principal_of(request).check_child(name, *child_ids)
+        principal_of(request).check_child(name)
         await wait_for_bus(self._shared.bus)
         found = await self._shared.deployed.find(name) if ACTOR_NAME.fullmatch(name) else None
         if found is None or found.kind != "remote":

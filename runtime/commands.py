@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import importlib
 import os
 import socket
@@ -91,6 +92,10 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
     try:
         await patiently(bus, lambda: seed_deployments(bus, deployments))
         await running.start(config.host.run)
+        # What is loaded by now stays; what comes and goes is counted, not searched for.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 1000)
         await asyncio.wait([running.failed])
         return 1  # what failed was said when it did
     finally:

@@ -19,6 +19,7 @@ PASSWORDS = {"edge": "0123456789", "host": "12e4", "admin": "$word", "system": "
 
 MAY = [
     ("edge", "PUB mail.master.t1"),
+    ("edge", "PUB dead.far.t1"),
     ("edge", "PUB $JS.API.DIRECT.GET.BUS.state.master.t1"),
     ("edge", "SUB live.event.>"),
     ("edge", "PUB $JS.API.CONSUMER.CREATE.BUS.work_far_1.work.far.1.t1"),
