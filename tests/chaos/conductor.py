@@ -149,7 +149,7 @@ class Conductor:
         if not self.points:
             return ""
         point = self.points.pop(0)
-        most = 8 if point.startswith("job") else 80
+        most = 3 if point.startswith("job") else 40
         return f"{point}:{self._chance.randint(1, most)}"
 
     async def _watch(self, place: int, process: Process) -> None:
