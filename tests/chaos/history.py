@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 How = Literal["tell", "ask"]
+Place = tuple[int, float]
+"""Where something is stored: its sequence, and when, in seconds."""
+WINDOW = 120.0
+"""Seconds for which the broker knows a message id. A request that is repeated later is stored
+again, and answered from the memory of its account."""
+SLACK = 1.0
 LOST = -1
 """The sequence of an operation whose storing was never confirmed."""
 
@@ -62,15 +68,15 @@ class History:
         counts["unknown tries"] = sum(one.unknowns for one in self.operations.values())
         return counts
 
-    def check(self, stored: dict[str, list[int]]) -> list[str]:
-        """Compare with the log: `stored` holds the sequences of every id in it.
+    def check(self, stored: dict[str, list[Place]]) -> list[str]:
+        """Compare with the log: `stored` holds the places of every id in it.
 
         What is ok is there once, where it was said to be; what is unknown at most once;
         and nothing else is there.
         """
         wrong = []
         for one in self.operations.values():
-            found = stored.get(one.id, [])
+            found = self._sequences(one, stored)
             if len(found) > 1:
                 wrong.append(f"{one.how} {one.id} is stored {len(found)} times: {found}")
             elif one.outcome == "ok" and not found:
@@ -80,11 +86,20 @@ class History:
         wrong += [f"{name} is stored, and nobody sent it" for name in stored.keys() - self.ids()]
         return wrong + self._check_order(stored)
 
+    def _sequences(self, one: Operation, stored: dict[str, list[Place]]) -> list[int]:
+        """Where an operation is stored, without the repeats of a request after the window."""
+        places = stored.get(one.id, [])
+        return [
+            seq
+            for place, (seq, at) in enumerate(places)
+            if not (one.how == "ask" and place and at - places[place - 1][1] > WINDOW - SLACK)
+        ]
+
     def ids(self) -> set[str]:
         """The id of every operation."""
         return set(self.operations)
 
-    def _check_order(self, stored: dict[str, list[int]]) -> list[str]:
+    def _check_order(self, stored: dict[str, list[Place]]) -> list[str]:
         """Of one key, what ended before another began is stored before it."""
         wrong = []
         keys: dict[str, list[Operation]] = {}
@@ -96,9 +111,9 @@ class History:
             newest, at = 0, 0
             for one in sorted(operations, key=lambda o: o.invoked):
                 while at < len(ended) and ended[at].ended < one.invoked:
-                    newest = max(newest, stored[ended[at].id][0])
+                    newest = max(newest, stored[ended[at].id][0][0])
                     at += 1
-                if stored[one.id][0] < newest:
+                if stored[one.id][0][0] < newest:
                     wrong.append(f"{key!r}: {one.id} is stored before what ended before it began")
         return wrong
 

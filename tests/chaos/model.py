@@ -23,6 +23,8 @@ class Mail:
 
     seq: int
     body: Json
+    at: float = 0.0
+    """When it was stored, in seconds."""
 
     @property
     def key(self) -> str:
@@ -98,6 +100,8 @@ class Replay:
         account.done = mail.seq
         data = mail.body["data"]
         kind = data["type"].removeprefix("ledger.")
+        if mail.body.get("replyto") and mail.body["id"] in self.expected.answers:
+            return  # a repeat that the broker did not know any more: answered from memory
         if name := mail.body.get("reminder"):
             if account.reminders.get(name) != mail.body["generation"]:
                 return
@@ -208,6 +212,6 @@ class Replay:
         self.expected.facts[mail.key].append(fact)
 
 
-def read_mail(seq: int, data: bytes) -> Mail:
+def read_mail(seq: int, data: bytes, at: float) -> Mail:
     """A message as the stream holds it."""
-    return Mail(seq, json.loads(data))
+    return Mail(seq, json.loads(data), at)

@@ -56,6 +56,12 @@ def store_an_entry_elsewhere(case: Case) -> None:
     case.log.mail[place] = replace(case.log.mail[place], seq=case.log.sequences + 1)
 
 
+def store_a_request_again_at_once(case: Case) -> None:
+    mail = case.log.mail[case.last("ledger.enter")]
+    case.history.operations[mail.body["id"]].how = "ask"
+    case.log.mail.append(replace(mail, seq=case.log.sequences + 1, at=mail.at + 5))
+
+
 def lose_a_transfer(case: Case) -> None:
     del case.log.mail[case.last("ledger.transfer")]
 
@@ -172,6 +178,7 @@ FORGERIES: list[Callable[[Case], None]] = [
     lose_an_entry,
     store_an_entry_twice,
     store_an_entry_elsewhere,
+    store_a_request_again_at_once,
     lose_a_transfer,
     store_a_transfer_twice,
     let_a_reminder_count_twice,

@@ -9,7 +9,7 @@ from runtime.bus import Bus, Stored
 from schemas import subjects
 from schemas.base import token
 from tests.chaos.follower import Follower, heard
-from tests.chaos.history import History
+from tests.chaos.history import History, Place
 from tests.chaos.model import Account, Expected, Fact, Mail, Replay, read_mail
 from tests.chaos.songs import check_runs
 
@@ -53,7 +53,7 @@ async def read_log(bus: Bus) -> Log:
     """Read the whole stream."""
     log = Log()
     for stored in await bus.read_all("mail.*.ledger.*", after=0):
-        log.mail.append(read_mail(stored.seq, stored.data))
+        log.mail.append(read_mail(stored.seq, stored.data, stored.time.timestamp()))
     for stored in await bus.read_all("event.ledger.*", after=0):
         body = json.loads(stored.data)
         log.events[body["subject"]].append((stored, body))
@@ -105,12 +105,13 @@ def _shorten(name: str, wrong: list[str]) -> list[str]:
 
 def _check_inputs(log: Log, history: History) -> list[str]:
     """What came from outside is stored once; what came from inside has a name of its own."""
-    stored: dict[str, list[int]] = defaultdict(list)
+    stored: dict[str, list[Place]] = defaultdict(list)
     causes: Counter[str] = Counter()
     for mail in log.mail:
-        causes[mail.cause] += 1
         if mail.body["source"] in ("chaos", "edge"):
-            stored[mail.body["id"]].append(mail.seq)
+            stored[mail.body["id"]].append((mail.seq, mail.at))
+        else:
+            causes[mail.cause] += 1
     wrong = history.check(stored)
     reminders = {mail.cause for mail in log.mail if mail.body.get("reminder")}
     for cause, count in causes.items():
