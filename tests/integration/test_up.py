@@ -177,4 +177,4 @@ def test_with_a_certificate_it_speaks_https_and_nothing_else(
     running.close()
 
     assert url.startswith("https://")
-    assert answer.json()["status"] == "ok"
+    assert answer.status_code == 200
