@@ -100,12 +100,8 @@ class Replay:
         account.done = mail.seq
         data = mail.body["data"]
         kind = data["type"].removeprefix("ledger.")
-        if mail.body.get("replyto") and mail.body["id"] in self.expected.answers:
-            return  # a repeat that the broker did not know any more: answered from memory
-        if name := mail.body.get("reminder"):
-            if account.reminders.get(name) != mail.body["generation"]:
-                return
-            del account.reminders[name]
+        if self._is_dropped(account, mail):
+            return
         if kind == "enter":
             self._enter(account, mail, data["number"], data["amount"])
         elif kind == "transfer":
@@ -119,6 +115,16 @@ class Replay:
             self._fact(account, mail, "failed", data["attempts"])
         else:
             self.expected.problems.append(f"message {mail.seq} is of an unknown type {kind!r}")
+
+    def _is_dropped(self, account: Account, mail: Mail) -> bool:
+        """Whether it is a repeat answered from memory, or a reminder that is not current."""
+        if mail.body.get("replyto") and mail.body["id"] in self.expected.answers:
+            return True  # the broker did not know its id any more
+        if name := mail.body.get("reminder"):
+            if account.reminders.get(name) != mail.body["generation"]:
+                return True
+            del account.reminders[name]
+        return False
 
     def _enter(self, account: Account, mail: Mail, number: int, amount: int) -> None:
         answer_id = mail.body["id"]
