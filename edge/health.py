@@ -18,6 +18,7 @@ from edge.operation import Operation
 from edge.shared import Shared
 from runtime.errors import BusFault
 from runtime.kv import Bucket
+from schemas.node import PREFIX
 
 CHECK_WITHIN = 2.0
 CHECK_EVERY = 1.0
@@ -95,7 +96,8 @@ class HealthCheck:
                 bus = self._shared.bus
                 try:
                     await bus.api(f"STREAM.INFO.{bus.stream}", timeout=CHECK_WITHIN)
-                    self._hosts = len(await self._nodes.all())
+                    found = await self._nodes.all()
+                    self._hosts = sum(key.startswith(PREFIX) for key in found)
                     self._reachable = True
                 except BusFault:
                     self._reachable = False

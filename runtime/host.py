@@ -30,6 +30,7 @@ from schemas import subjects
 from schemas.base import Topic, token
 from schemas.deployment import Deployment
 from schemas.envelope import encode, seal
+from schemas.node import PREFIX, Node
 from schemas.record import Alarm
 
 log = structlog.get_logger()
@@ -40,18 +41,6 @@ ALARMS = Topic("system", "alarms")
 GRACE = 8.0
 
 Done = TypeVar("Done")
-
-
-class Node(msgspec.Struct, kw_only=True):
-    """What a host says of itself in the bucket `nodes`, every few seconds."""
-
-    name: str
-    pid: int
-    started: datetime
-    actors: list[str]
-    paused: list[str]
-    turns: int
-    groups: int
 
 
 class Host:
@@ -77,6 +66,7 @@ class Host:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._classes = dict(classes or {})
         self._started = datetime.now(UTC)
+        self._node = PREFIX + token(self.name)
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
 
@@ -129,7 +119,7 @@ class Host:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
         with contextlib.suppress(BusFault):
-            await Bucket(self.bus, "nodes").delete(token(self.name), forget=NODE_TTL)
+            await Bucket(self.bus, "nodes").delete(self._node, forget=NODE_TTL)
         log.info("host_stopped", host=self.name)
 
     # -- what may go wrong -----------------------------------------------------------------
@@ -214,12 +204,12 @@ class Host:
                 pid=os.getpid(),
                 started=self._started,
                 actors=sorted([*self.shards, *self.pools]),
-                paused=sorted(self.paused),
+                paused=dict(self.paused),
                 turns=self.system.committer.committed,
                 groups=self.system.committer.groups,
             )
             try:
-                await nodes.put(token(self.name), msgspec.json.encode(node), ttl=NODE_TTL)
+                await nodes.put(self._node, msgspec.json.encode(node), ttl=NODE_TTL)
             except BusFault as fault:
                 log.debug("heartbeat_not_sent", error=str(fault))
             await asyncio.sleep(HEARTBEAT)

@@ -6,8 +6,8 @@ import msgspec
 
 from runtime.bus import Bus
 from runtime.deployments import read_deployments
-from runtime.host import Node
 from runtime.kv import Bucket
+from schemas.node import PREFIX, Node
 
 HEADING = ("actor", "kind", "type", "waiting", "in hand", "retried", "hosts")
 
@@ -50,7 +50,8 @@ async def show_actors(bus: Bus) -> list[str]:
 async def read_nodes(bus: Bus) -> list[Node]:
     """The hosts that were heard of in the last seconds."""
     found = await Bucket(bus, "nodes").all()
-    return [msgspec.json.decode(one.data, type=Node) for one in found.values()]
+    nodes = [one.data for key, one in sorted(found.items()) if key.startswith(PREFIX)]
+    return [msgspec.json.decode(data, type=Node) for data in nodes]
 
 
 async def read_loads(bus: Bus) -> dict[str, Load]:

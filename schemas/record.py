@@ -115,3 +115,12 @@ class Alarm(Message, tag="system.alarm"):
 
     what: str
     detail: str
+
+
+class Audited(Message, tag="system.audited"):
+    """What an operator did, to what, and who it was."""
+
+    action: str
+    target: str
+    by: str
+    detail: str = ""
