@@ -1,6 +1,6 @@
 """The seam to JetStream: everything the runtime and the edge may do with the stream.
 
-Built on runtime/connection.py; pulls are in runtime/pull.py, grouped commits in
+Built on runtime/connection.py; pulls are in runtime/pull.py and pinned.py, commits in
 runtime/committer.py, the stream's own description in nats/streams.json.
 """
 

@@ -1,6 +1,6 @@
 """Runs the deployed actor types in one process: shards, pools, the committer, a heartbeat.
 
-A message's way: runtime/pull.py → shard.py → instance.py → turn.py → committer.py.
+A message's way: runtime/pinned.py → shard.py → instance.py → turn.py → committer.py.
 """
 
 import asyncio
@@ -8,10 +8,9 @@ import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
 from runtime.actor import Actor, Worker
@@ -19,6 +18,7 @@ from runtime.bus import Bus, Outgoing, expiry
 from runtime.clock import Clock
 from runtime.deployments import read_deployments
 from runtime.errors import BusFault, ConfigError, Denied
+from runtime.heartbeat import Heartbeat
 from runtime.instance import StateUndecodable
 from runtime.kv import Bucket
 from runtime.shard import Shard
@@ -27,16 +27,14 @@ from runtime.system import ActorType, System, load_class
 from runtime.turn import EVENT_TTL
 from runtime.worker import Pool, create_work_consumers
 from schemas import subjects
-from schemas.base import Topic, token
+from schemas.base import Topic
 from schemas.deployment import Deployment
 from schemas.envelope import encode, seal
-from schemas.node import PREFIX, Node
+from schemas.node import Node
 from schemas.record import Alarm
 
 log = structlog.get_logger()
 
-HEARTBEAT = 5.0
-NODE_TTL = timedelta(seconds=15)
 ALARMS = Topic("system", "alarms")
 GRACE = 8.0
 
@@ -66,7 +64,7 @@ class Host:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._classes = dict(classes or {})
         self._started = datetime.now(UTC)
-        self._node = PREFIX + token(self.name)
+        self._heartbeat = Heartbeat(bus, self.name, self._describe)
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
 
@@ -87,7 +85,9 @@ class Host:
         self.bus.link.on_lost.append(self._lost)
         for deployment, cls in loaded:
             await self._run(deployment, cls)
-        self._tasks.append(asyncio.create_task(self._guard(self._beat()), name="heartbeat"))
+        self._tasks.append(
+            asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat")
+        )
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
     def _load(self, deployment: Deployment) -> type[Actor] | type[Worker]:
@@ -118,8 +118,7 @@ class Host:
         for task in (*self._tasks, *self._background):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
-        with contextlib.suppress(BusFault):
-            await Bucket(self.bus, "nodes").delete(self._node, forget=NODE_TTL)
+        await self._heartbeat.leave()
         log.info("host_stopped", host=self.name)
 
     # -- what may go wrong -----------------------------------------------------------------
@@ -196,23 +195,24 @@ class Host:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _beat(self) -> None:
-        nodes = Bucket(self.bus, "nodes")
-        while True:
-            node = Node(
-                name=self.name,
-                pid=os.getpid(),
-                started=self._started,
-                actors=sorted([*self.shards, *self.pools]),
-                paused=dict(self.paused),
-                turns=self.system.committer.committed,
-                groups=self.system.committer.groups,
-            )
-            try:
-                await nodes.put(self._node, msgspec.json.encode(node), ttl=NODE_TTL)
-            except BusFault as fault:
-                log.debug("heartbeat_not_sent", error=str(fault))
-            await asyncio.sleep(HEARTBEAT)
+    def _describe(self) -> Node:
+        """What the heartbeat says."""
+        return Node(
+            name=self.name,
+            pid=os.getpid(),
+            started=self._started,
+            actors=sorted([*self.shards, *self.pools]),
+            paused=dict(self.paused),
+            owned=self._owned(),
+            turns=self.system.committer.committed,
+            groups=self.system.committer.groups,
+        )
+
+    def _owned(self) -> dict[str, list[int]]:
+        return {
+            name: [shard.number for shard in shards if shard.pull.pin]
+            for name, shards in self.shards.items()
+        }
 
 
 async def patiently(bus: Bus, step: Callable[[], Awaitable[Done]]) -> Done:

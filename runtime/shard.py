@@ -4,7 +4,8 @@ import asyncio
 from collections import OrderedDict
 
 from runtime.instance import Instance
-from runtime.pull import GROUP, PIN_TIMEOUT, Delivery, PinnedPull, ensure_consumer
+from runtime.pinned import GROUP, PIN_TIMEOUT, PinnedPull
+from runtime.pull import Delivery, ensure_consumer
 from runtime.streams import learn_incarnation
 from runtime.system import ActorType, System
 from schemas import subjects

@@ -1,7 +1,8 @@
 """Who takes what a pull brings: it keeps a list, and acknowledges if it is told to."""
 
 from runtime.bus import Bus
-from runtime.pull import GROUP, Delivery, PinnedPull, ensure_consumer
+from runtime.pinned import GROUP, PinnedPull
+from runtime.pull import Delivery, ensure_consumer
 
 CONSUMER = "mail_a_x"
 

@@ -9,7 +9,8 @@ import pytest
 from runtime.bus import Bus
 from runtime.errors import Unknown
 from runtime.packet import Packet
-from runtime.pull import PinnedPull, SharedPull
+from runtime.pinned import PinnedPull
+from runtime.pull import SharedPull
 from runtime.server import EmbeddedServer
 from tests.integration.conftest import Connect
 from tests.integration.hands import Hands, mail, pinned

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from runtime import pull as timing
+from runtime import pinned as timing
 from runtime.bus import Bus
 from runtime.packet import Packet
-from runtime.pull import Delivery, PinnedPull
+from runtime.pinned import PinnedPull
+from runtime.pull import Delivery
 from runtime.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from tests.integration.conftest import Connect
