@@ -1,44 +1,37 @@
-"""The one module that imports the NATS client: a connection that is rebuilt whenever in doubt.
+"""The connection to NATS, which is rebuilt whenever in doubt: sending, listening and asking.
 
-It uses nats-py for the handshake, TLS, credentials and the protocol parser, hands deliveries
-on without a queue between, and never lets nats-py reconnect by itself. Next: runtime/bus.py.
+It stands on one client after the other, of runtime/client.py. Next: runtime/bus.py.
 """
 
 import asyncio
-import re
-import secrets
+import contextlib
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from nats.aio.client import Client
 
-from runtime.errors import BusFault, Denied, Unavailable, Unknown
+from runtime.client import CONGESTED, Client, dial, drop
+from runtime.errors import Unavailable, Unknown
+from runtime.inbox import Inbox
 from runtime.packet import Packet as Packet
 from runtime.packet import checked, frame_publish
+from runtime.refusals import explain, refused_publish, refused_subscription, shown
 
 log = structlog.get_logger()
 
-PROBE_EVERY = 2.0
+PROBE_EVERY = 0.5
+PROBE_WITHIN = 1.5
+"""Seconds in which a message to ourselves must come back; twice that passes before a doubt."""
+UNREAD = 0.05
 MOST_MISSED = 5
-CONGESTED = 16 * 1024 * 1024
-FORBIDDEN = 403
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 1.0
+STEADY = 1.0
+"""Seconds after which a connection counts as one that stands."""
+TELL_EVERY = 60.0
 
 Listener = Callable[[Packet], None]
-
-# As nats-py tells it: in lower case.
-_REFUSED_PUBLISH = re.compile(r'permissions violation for publish to "([^"]*)"')
-
-
-class _Client(Client):  # type: ignore[misc]  # nats-py ships no types we check against
-    """nats-py's client, with each delivery handed on at once instead of queued."""
-
-    hand_on: Callable[[int, bytes, bytes, bytes, bytes | None], None]
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
-        self.hand_on(sid, subject, reply, data, headers)
 
 
 class Connection:
@@ -52,31 +45,35 @@ class Connection:
         self.epoch = 0
         self.connected = asyncio.Event()
         self.max_payload = 1024 * 1024
+        self.heard = 0
+        """How many packets have come so far: one more each second, or the line is silent."""
         self.on_rebuilt: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
         self._urls = urls
         self._options = options
-        self._client: _Client | None = None
-        self._inbox = f"{inbox}.{secrets.token_hex(8)}"
+        self._client: Client | None = None
+        self._inbox = Inbox(inbox)
         self._subscriptions: dict[int, tuple[str, str, Listener]] = {}
         self._next_sid = 1
-        self._waiting: dict[str, tuple[Listener, asyncio.Future[Any], str]] = {}
-        self._next_token = 0
         self._out: list[bytes] = []
         self._out_size = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._doubted = asyncio.Event()
-        self._heard = 0
+        self._leaving = False
+        self._probing: asyncio.Future[None] | None = None
 
     # -- life ------------------------------------------------------------------------------
 
     async def open(self, *, patient: bool = True) -> None:
         """Connect; if `patient`, wait for a server that is not there yet and say so.
 
-        Raises Unavailable if not patient and no server answers.
+        Raises Unavailable if not patient and no server lets us in.
         """
-        self.subscribe(f"{self._inbox}.*", self._on_reply)
-        await self._connect(patient=patient)
+        self.subscribe(f"{self._inbox.name}.*", self._inbox.hear)
+        if patient:
+            await self._connect(0.0)
+        else:
+            self._stand_again(await self._dial_any())
         self._supervisor = asyncio.create_task(self._supervise(), name="connection")
 
     async def close(self) -> None:
@@ -87,133 +84,169 @@ class Connection:
             # More than once: `wait_for`, which nats-py dials by, may lose a cancellation.
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor], timeout=0.1)
-        await self._drop_client(flush=True)
-        self._fail_waiting()
+        lost, self._client = self._client, None
+        await drop(lost, flush=True)
+        self._inbox.lose()
 
-    async def _connect(self, *, patient: bool) -> None:
-        told = False
+    async def _connect(self, pause: float, but: str = "") -> None:
+        """Dial until somebody answers, each time after a pause that grows to a second."""
+        told, tell_at, loop = "", 0.0, asyncio.get_running_loop()
         while True:
+            # Not all processes in the same moment, when a server has come back.
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
             try:
-                self._client = await self._dial()
+                client = await self._dial_any(but)
                 break
-            except Exception as error:  # whatever it is, the cure is to try again
-                if not patient:
-                    raise Unavailable(f"no NATS server at {self._shown_urls()}: {error}") from None
-                if not told:
-                    log.warning("nats_unreachable", servers=self._shown_urls(), error=repr(error))
-                told = True
-                await asyncio.sleep(0.1)
+            except Unavailable as fault:
+                if str(fault) != told or loop.time() > tell_at:
+                    log.warning("nats_unreachable", error=str(fault))
+                    told, tell_at = str(fault), loop.time() + TELL_EVERY
+            pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         if told:
-            log.info("nats_reached", servers=self._shown_urls())
-        self._stand_again()
+            log.info("nats_reached", server=shown(client.url))
+        self._stand_again(client)
 
-    async def _dial(self) -> _Client:
-        client = _Client()
-        client.hand_on = self._hand_on
-        try:
-            async with asyncio.timeout(3):
-                await client.connect(
-                    self._urls,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0.05,
-                    connect_timeout=2,
-                    ping_interval=20,
-                    error_cb=self._on_error,
-                    pending_size=CONGESTED,
-                    **self._options,
-                )
-        except BaseException:
-            # nats-py leaves the socket open when a server takes it and then says nothing.
-            _abort(client)
-            raise
-        # Whatever ends a client ends its reader; some things end only its reader.
-        client._reading_task.add_done_callback(lambda _: self._client_ended(client))
-        return client
+    async def _dial_any(self, but: str = "") -> Client:
+        """Dial one server after the other; raises Unavailable with what each of them said.
 
-    def _client_ended(self, client: _Client) -> None:
+        `but` is the one to try last: it was lost, or is about to leave.
+        """
+        failures: dict[str, BaseException] = {}
+        for url in sorted(random.sample(self._urls, len(self._urls)), key=lambda url: url == but):
+            try:
+                return await dial(url, self, self._options)
+            except Exception as error:  # whatever it is, the cure is to try the next, and again
+                failures[url] = error
+        raise Unavailable(explain(failures))
+
+    def end(self, client: Client) -> None:
+        """Hear that a client reads no more; if it is the one in use, another takes its place."""
         if client is self._client:
-            self._doubted.set()
+            self.doubt()
 
-    def _stand_again(self) -> None:
-        assert self._client is not None
-        self.max_payload = int(self._client.max_payload)
+    def leave(self, client: Client) -> None:
+        """Hear that a server will soon go: it is left for another before it cuts us off."""
+        if client is self._client and len(self._urls) > 1:
+            log.info("nats_server_leaving", server=self.server)
+            self._leaving = True
+            self.doubt()
+
+    def complain(self, client: Client, words: str) -> None:
+        """Hear what a server says no to, and tell whoever waits for it."""
+        # While connecting, the outcome is told once by `_connect`.
+        level = log.warning if client is self._client else log.debug
+        level("nats_error", error=words)
+        if refused := refused_publish(words):
+            self._inbox.refuse(refused)
+        elif refused_subscription(words).startswith(self._inbox.name.lower()):
+            self._inbox.close()
+
+    def _stand_again(self, client: Client) -> None:
+        self._client = client
+        self.max_payload = int(client.max_payload)
         self._out.clear()
         self._out_size = 0
         self._doubted.clear()
+        self._leaving = False
         self.epoch += 1
         self.connected.set()
         for sid, (subject, queue, _) in self._subscriptions.items():
             self._queue_subscribe(sid, subject, queue)
+        if client.ended:
+            self.doubt()  # its reader ended before it was ours
         _tell(self.on_rebuilt)
 
     async def _supervise(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            stood_since = loop.time()
             await self._wait_for_doubt()
-            self.connected.clear()
-            self._fail_waiting()
-            _tell(self.on_lost)
-            await self._drop_client(flush=False)
-            await self._connect(patient=True)
+            successor = await self._find_successor() if self._leaving else None
+            lost = self._let_go()
+            if successor is not None:
+                self._stand_again(successor)
+                await drop(lost, flush=True)
+                continue
+            await drop(lost, flush=False)
+            # One that is cut as soon as it stands must not be dialled in a busy loop.
+            stood = loop.time() - stood_since > STEADY
+            await self._connect(0.0 if stood else FIRST_PAUSE, but=lost.url if lost else "")
+
+    def _let_go(self) -> Client | None:
+        lost, self._client = self._client, None
+        if lost is not None:
+            lost.retire()
+        self.connected.clear()
+        self._inbox.lose()
+        _tell(self.on_lost)
+        return lost
+
+    async def _find_successor(self) -> Client | None:
+        """Another server for one that leaves, which serves meanwhile; None once it has gone."""
+        leaving = self._client
+        while leaving is not None and not leaving.ended:
+            try:
+                return await self._dial_any(but=leaving.url)
+            except Unavailable:
+                await asyncio.sleep(LONGEST_PAUSE)
+        return None
 
     async def _wait_for_doubt(self) -> None:
         missed = 0
-        while True:
-            try:
-                async with asyncio.timeout(PROBE_EVERY):
-                    await self._doubted.wait()
-                return
-            except TimeoutError:
-                pass
-            heard = self._heard
-            missed = 0 if await self._probe() else missed + 1
+        while not await self._is_doubted_within(0.0 if missed else PROBE_EVERY):
+            heard, answered = self.heard, self._inbox.answered
+            if await self._probe():
+                missed = 0
+                continue
+            missed += 1
+            silent = heard == self.heard
             # One who only listens must not take a line for alive that carries nothing out.
-            if missed == MOST_MISSED or (missed and heard == self._heard):
-                log.warning("connection_doubted", servers=self._shown_urls())
+            mute = missed > 1 and answered == self._inbox.answered
+            # Under load it may be late behind others; while those arrive, that is forgiven.
+            if silent or mute or missed == MOST_MISSED:
+                log.warning("connection_doubted", server=self.server)
                 return
+
+    async def _is_doubted_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._doubted.wait()
+        except TimeoutError:
+            pass
+        return self._doubted.is_set()
 
     async def _probe(self) -> bool:
-        """Whether a message to ourselves comes back: reader, writer and server are alive.
-
-        Under load it may be late behind others; as long as any arrive, that is forgiven.
-        """
+        """Whether a message to ourselves comes back: reader, writer and server are alive."""
+        future = self._probing = asyncio.get_running_loop().create_future()
+        subject = f"{self._inbox.name}.probe"
+        inbox = self._inbox.expect(lambda _: future.cancel(), future, subject)
+        with contextlib.suppress(Unavailable):  # so much is waiting that it had to wait as well
+            self.write(self.frame(subject, b"", reply=inbox))
         try:
-            await self.request(f"{self._inbox}.probe", b"", timeout=PROBE_EVERY)
-        except BusFault:
-            return False
-        return True
-
-    async def _drop_client(self, *, flush: bool) -> None:
-        client, self._client = self._client, None
-        if client is None:
-            return
-        if not flush:
-            _abort(client)
-        try:
-            async with asyncio.timeout(1):
-                await client.close()
-        except Exception as error:  # a half-dead client may fail in any way; it is gone either way
-            log.debug("client_close_failed", error=repr(error))
-            _abort(client)
-
-    async def _on_error(self, error: Exception) -> None:
-        # While connecting, the outcome is told once by `_connect`.
-        level = log.warning if self.connected.is_set() else log.debug
-        level("nats_error", error=str(error))
-        if refused := _REFUSED_PUBLISH.search(str(error)):
-            self._fail_refused(refused[1])
+            await asyncio.wait([future], timeout=PROBE_WITHIN)
+            if not future.done():
+                # Where our own loop stood still, the answer is there and only not read yet.
+                await asyncio.sleep(UNREAD)
+        finally:
+            self._inbox.forget(inbox)
+        # A refusal, which is all it can fail with here, is a sign of life as well.
+        return future.cancelled() or (future.done() and future.exception() is not None)
 
     def doubt(self) -> None:
         """Say that the connection cannot be trusted: it is rebuilt at once."""
         self._doubted.set()
+        if self._probing is not None:
+            self._probing.cancel()
 
     @property
     def server_version(self) -> str:
         """The version of the server we are connected to, or nothing."""
-        return str(self._client._server_info.get("version", "")) if self._client else ""
+        return self._client.server_version if self._client else ""
 
-    def _shown_urls(self) -> str:
-        return ", ".join(url.rpartition("@")[2] for url in self._urls)
+    @property
+    def server(self) -> str:
+        """Host and port of the server we are connected to, or nothing."""
+        return shown(self._client.url) if self._client else ""
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -250,16 +283,15 @@ class Connection:
         """Hand what is queued to the socket now."""
         client, out = self._client, self._out
         self._out, self._out_size = [], 0
-        if client is None or not out or client._transport is None:
+        if client is None or not out:
             return
         try:
-            client._transport.write(b"".join(out))
+            client.write(b"".join(out))
         except (OSError, RuntimeError):
-            self._doubted.set()
+            self.doubt()
 
     def _unsent(self) -> int:
-        writer = getattr(self._client and self._client._transport, "_io_writer", None)
-        return int(writer.transport.get_write_buffer_size()) if writer else 0
+        return self._client.unsent if self._client else 0
 
     # -- receiving -------------------------------------------------------------------------
 
@@ -278,16 +310,16 @@ class Connection:
 
     def new_inbox(self) -> str:
         """A subject nobody else uses, for subscriptions of one's own."""
-        self._next_token += 1
-        return f"{self._inbox}-{self._next_token}"
+        return self._inbox.branch()
 
     def _queue_subscribe(self, sid: int, subject: str, queue: str) -> None:
         self._queue(f"SUB {subject} {queue} {sid}\r\n".replace("  ", " ").encode())
 
-    def _hand_on(
+    def hand_on(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
-        self._heard += 1
+        """Give a message to whoever listens."""
+        self.heard += 1
         found = self._subscriptions.get(sid)
         if found is None:
             return
@@ -342,14 +374,11 @@ class Connection:
 
         `future` fails if the connection is lost, or the server refuses the question.
         """
-        self._next_token += 1
-        name = f"{self._next_token:x}"
-        self._waiting[name] = (listener, future, subject)
-        return f"{self._inbox}.{name}"
+        return self._inbox.expect(listener, future, subject)
 
     def forget(self, inbox: str) -> None:
         """Stop expecting anything at `inbox`."""
-        self._waiting.pop(inbox.rpartition(".")[2], None)
+        self._inbox.forget(inbox)
 
     async def wait_for(self, future: Awaitable[Any], timeout: float, what: str) -> Any:
         """Await with a deadline; raises Unknown when it passes."""
@@ -359,27 +388,6 @@ class Connection:
         except TimeoutError:
             raise Unknown(f"{what}: no answer within {timeout:g} s") from None
 
-    def _on_reply(self, packet: Packet) -> None:
-        inbox, _, name = packet.subject.rpartition(".")
-        if inbox != self._inbox:
-            return  # nats-py splits subjects at a form feed, so that one can pass for another's
-        if name == "probe":
-            # That it came is the answer; what a stranger names as `reply` is not obeyed.
-            inbox, _, name = packet.reply.rpartition(".")
-        if inbox == self._inbox and (found := self._waiting.get(name)):
-            found[0](packet)
-
-    def _fail_waiting(self) -> None:
-        for _, future, _ in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unknown("the connection was lost"))
-        self._waiting.clear()
-
-    def _fail_refused(self, refused: str) -> None:
-        for _, future, subject in self._waiting.values():
-            if subject.lower() == refused and not future.done():
-                future.set_exception(Denied(FORBIDDEN, f"not allowed to publish to {subject}"))
-
 
 def _tell(listeners: list[Callable[[], None]]) -> None:
     for listener in list(listeners):
@@ -387,10 +395,3 @@ def _tell(listeners: list[Callable[[], None]]) -> None:
             listener()
         except Exception:  # the connection must come back for everybody else
             log.exception("listener_failed", listener=repr(listener))
-
-
-def _abort(client: _Client) -> None:
-    """Cut the socket, so that nothing half-sent leaves later."""
-    writer = getattr(client._transport, "_io_writer", None)
-    if writer is not None:
-        writer.transport.abort()

@@ -50,16 +50,6 @@ def credentials(table: NatsTable) -> dict[str, str]:
     return {"user": table.user, "password": password}
 
 
-def _explain(urls: list[str], cause: BaseException | None) -> str:
-    """Why there is no connection; passwords that are in addresses are left out."""
-    shown = ", ".join(url.rpartition("@")[2].removeprefix("nats://") for url in urls)
-    if isinstance(cause, TimeoutError):
-        return f"the NATS server at {shown} does not answer; it is frozen, or another program"
-    if cause is None or "no servers available" in str(cause) or isinstance(cause, OSError):
-        return f"no NATS server answers at {shown}"
-    return f"no NATS server lets us in at {shown}: {cause or type(cause).__name__}"
-
-
 async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True) -> Bus:
     """Connect, and create or check the streams; waits for a server that is not there yet.
 
@@ -68,10 +58,7 @@ async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True
     # Each user may only hear answers of its own: nats/accounts.conf.
     inbox = f"_INBOX_{table.user}" if table.user else "_INBOX"
     link = Connection(server_urls(table), inbox=inbox, **credentials(table))
-    try:
-        await link.open(patient=patient)
-    except Unavailable as fault:
-        raise Unavailable(_explain(server_urls(table), fault.__context__)) from None
+    await link.open(patient=patient)
     bus = Bus(link)
     while check:
         try:

@@ -200,7 +200,7 @@ async def test_a_question_ends_at_its_deadline_and_leaves_nothing_behind(
     proxy.heal()
 
     assert [type(one) for one in answers] == [Unknown] * 100
-    assert "echo" not in [subject for _, _, subject in link._waiting.values()]
+    assert "echo" not in link._inbox.asked
     assert await works(link)
 
 
