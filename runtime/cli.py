@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from runtime import commands
+from runtime import commands, workbench
 from runtime.config import Config, load, unused_environment
 from runtime.errors import ConfigError, RuntimeFault
 from runtime.log import configure, get_logger
@@ -85,10 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, default=DEFAULT, help="a TOML file")
     common.add_argument("--nats", metavar="URL", default="", help="a server of your own")
-    kinds = parser.add_subparsers(dest="name", required=True, metavar="command")
+    kinds = parser.add_subparsers(required=True, metavar="command")
+    groups = {"": kinds}
     for name, command, text in COMMANDS:
-        sub = kinds.add_parser(name, parents=[common], help=text, description=text)
-        sub.set_defaults(command=command)
+        group, _, word = name.rpartition(" ")
+        if group not in groups:
+            about = kinds.add_parser(group, help=GROUPS[group], description=GROUPS[group])
+            groups[group] = about.add_subparsers(required=True, metavar="command")
+        sub = groups[group].add_parser(word, parents=[common], help=text, description=text)
+        sub.set_defaults(command=command, name=name)
         if extra := ARGUMENTS.get(name):
             extra(sub)
     return parser
@@ -112,6 +117,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, help="the folder of the archive")
 
 
+GROUPS = {"dead": "Look through dead letters, and settle them."}
+"""What the first word of commands of two words is about."""
 COMMANDS: list[tuple[str, Command, str]] = [
     ("up", commands.up, "Run everything: the embedded server, a host and the edge."),
     ("host", commands.host, "Run deployed actors on a server that is there."),
@@ -119,9 +126,19 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("actors", commands.actors, "Show what is deployed, what waits, and who runs it."),
     ("tail", commands.tail, "Print events as they happen."),
     ("export", commands.export, "Append a topic's events to daily files, from where it ended."),
+    ("dead list", workbench.list_letters, "List the messages that nobody could handle."),
+    ("dead show", workbench.show_letter, "Show one of them with what it says."),
+    ("dead replay", workbench.replay_letters, "Send their messages again, each once."),
+    ("dead edit", workbench.edit_letter, "Change the message of one, and send it."),
+    ("dead discard", workbench.discard_letters, "Settle them without sending anything."),
     ("doctor", commands.doctor, "Say in plain words what works and what survives what."),
 ]
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "tail": _tail_arguments,
     "export": _export_arguments,
+    "dead list": workbench.list_arguments,
+    "dead show": workbench.show_arguments,
+    "dead replay": workbench.replay_arguments,
+    "dead edit": workbench.edit_arguments,
+    "dead discard": workbench.discard_arguments,
 }

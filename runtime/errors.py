@@ -7,6 +7,7 @@ RuntimeFault             something is wrong with the runtime or its set-up
 ├── TurnError                a handler asked for something that cannot be sent
 ├── AskTimeout               nobody answered in time; they still might
 ├── Refused                  the one who was asked said no
+├── NotPossible              what an operator asked for cannot be done
 └── BusFault                 the bus did not do what it was told
     ├── Unavailable              nothing was sent
     ├── Unknown                  it was sent, and what became of it is not known
@@ -53,6 +54,10 @@ class Refused(RuntimeFault):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(f"{refusal.code}: {refusal.detail}" if refusal.detail else refusal.code)
         self.refusal = refusal
+
+
+class NotPossible(RuntimeFault):
+    """What an operator asked for cannot be done; nothing was changed."""
 
 
 class BusFault(RuntimeFault):

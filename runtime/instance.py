@@ -229,7 +229,8 @@ class Instance:
             return self._bury(delivery, effects, f"unreadable: {clip(error, 500)}", 1), data
         one = _Applied(delivery, "applied")
         one.reply_to, one.bodyhash, one.type = envelope.replyto, envelope.bodyhash, envelope.type
-        earlier = find_reply(self._given, envelope.id) if envelope.replyto else None
+        asked = envelope.replyto and not envelope.replayed  # of which it may have been refused
+        earlier = find_reply(self._given, envelope.id) if asked else None
         if earlier is not None:
             one.answer = same_again(earlier, envelope.bodyhash)
             one.outcome = "repeated"

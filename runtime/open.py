@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
 
 from runtime.bus import Bus
-from runtime.config import NatsTable
+from runtime.config import Config, NatsTable
 from runtime.connection import Connection
 from runtime.errors import BusFault, ConfigError, Denied, Unavailable
 from runtime.streams import ensure_streams
@@ -48,6 +50,16 @@ def credentials(table: NatsTable) -> dict[str, str]:
             " (nats.password_env) is empty; set it"
         )
     return {"user": table.user, "password": password}
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Bus]:
+    """The bus for the length of one command, from a server that is there."""
+    bus = await open_bus(config.nats, patient=False)
+    try:
+        yield bus
+    finally:
+        await bus.link.close()
 
 
 async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True) -> Bus:

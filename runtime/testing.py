@@ -183,8 +183,12 @@ class Kit:
         return None if stored is None else msgspec.json.decode(stored.data, type=Record)
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """Every dead letter, oldest first."""
-        stored = await self.bus.read_all("dead.>", after=0)
+        """Every dead letter, oldest first, whatever became of it."""
+        stored = [
+            one
+            for one in await self.bus.read_all("dead.>", after=0)
+            if not one.subject.startswith("dead.SETTLED.")
+        ]
         return [msgspec.json.decode(decode_any(one.data).data, type=DeadLetter) for one in stored]
 
     async def settled(self, timeout: float = TIMEOUT) -> None:

@@ -58,6 +58,8 @@ class Envelope(msgspec.Struct, Generic[Data], frozen=True, kw_only=True, omit_de
     """Of that reminder; one that is not current has been replaced or cancelled."""
     due: datetime | None = None
     """When that reminder was to come."""
+    replayed: int = 0
+    """The sequence of the dead letter that this message was, if an operator replayed it."""
 
 
 def seal(message: Message, **facts: Any) -> Envelope[Message]:

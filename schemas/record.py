@@ -79,6 +79,14 @@ class DeadLetter(Message, tag="dead.letter"):
     body_base64: str = ""
 
 
+class Settled(Message, tag="dead.settled"):
+    """What became of the dead letter at a sequence: nothing more can become of it."""
+
+    letter: int
+    action: Literal["replayed", "edited", "discarded"]
+    by: str
+
+
 class RunFailed(Message, tag="run.failed"):
     """The result of a job that could not be done."""
 

@@ -7,9 +7,11 @@ event.<kind>.<id>              facts of one topic; republished as live.event.<ki
 run.<id>                       one job's execution
 timer.<actor>.<key>.<name>     a message to its own address, later; a name is used once
 dead.<actor>.<key>             what nobody could handle
+dead.SETTLED.<sequence>        that a dead letter was replayed or discarded; no actor is called so
 """
 
 import re
+from typing import Literal
 
 from schemas.base import Address, Topic, token
 
@@ -19,6 +21,8 @@ PRIORITIES = 3
 
 ACTOR_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 """What an actor may be called: its name is a subject token and part of a consumer's name."""
+_ACTOR_AT = {"mail": (1, 3), "work": (0, 3), "dead": (0, 2)}
+"""By kind: which token after it is the actor, of how many."""
 
 
 def mail(address: Address) -> str:
@@ -69,6 +73,36 @@ def timer(address: Address, name: str) -> str:
 def dead(actor: str, key: str) -> str:
     """The subject of an address's dead letters; `key` is already a token."""
     return f"dead.{actor}.{key}"
+
+
+def settled(sequence: int | Literal["*"]) -> str:
+    """The subject that says what became of the dead letter at a sequence, or of all."""
+    return f"dead.SETTLED.{sequence}"
+
+
+def parts(subject: str) -> tuple[str, str, str]:
+    """The kind, actor and key token of where mail or a job is stored, or a dead letter.
+
+    Raises ValueError for anything else.
+    """
+    kind, *rest = subject.split(".")
+    place = _ACTOR_AT.get(kind)
+    if place is None or len(rest) != place[1] or not ACTOR_NAME.fullmatch(rest[place[0]]):
+        raise ValueError(f"{subject!r} holds neither mail nor a job nor a dead letter")
+    return kind, rest[place[0]], rest[-1]
+
+
+def again(stored: str) -> str:
+    """Where to publish what is stored on a subject, for it to be stored there again.
+
+    Raises ValueError for what is neither mail nor a job.
+    """
+    kind, actor, key = parts(stored)
+    if kind == "mail":
+        return f"mail.{actor}.{key}"
+    if kind == "work":
+        return stored
+    raise ValueError(f"{stored!r} holds neither mail nor a job")
 
 
 def key_token(subject: str) -> str:

@@ -29,6 +29,11 @@ MAY = [
     ("host", "PUB $JS.ACK.BUS.mail_master_3.1.1.1.1.0"),
     ("host", "PUB _INBOX_edge.a.1"),
     ("admin", "PUB $JS.API.STREAM.PURGE.BUS"),
+    ("admin", "PUB mail.master.t1"),
+    ("admin", "PUB work.child.1.t1"),
+    ("admin", "PUB run.r1"),
+    ("admin", "PUB dead.SETTLED.12"),
+    ("admin", "PUB event.system.audit"),
 ]
 MAY_NOT = [
     ("edge", "PUB state.master.t1"),
@@ -51,6 +56,8 @@ MAY_NOT = [
     ("host", "SUB _INBOX_edge.>"),
     ("host", "SUB $KV.identities.>"),
     ("admin", "PUB state.master.t1"),
+    ("admin", "PUB dead.master.t1"),
+    ("admin", "PUB event.task.t1"),
     ("admin", "PUB $JS.ACK.BUS.mail_master_3.1.1.1.1.0"),
     ("nobody", "PUB mail.master.t1"),
 ]
