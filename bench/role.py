@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import importlib
 import sys
 import time
@@ -87,6 +88,10 @@ async def wait_until(enough: Callable[[], bool], settled: Callable[[], Awaitable
 async def play(role: Role, url: str) -> None:
     """Open the role, then obey until the standard input ends."""
     await role.open(url)
+    # As `callboard host` does, and for every contestant.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 1000)
     _say(Report())
     loop = asyncio.get_running_loop()
     try:
