@@ -56,6 +56,8 @@ def same_again(earlier: Replied, bodyhash: str) -> Answer:
 
 def remember(replies: list[Replied], new: list[Replied], now: datetime) -> list[Replied]:
     """The ring with new answers in it, and without what is too old or too much."""
+    if not new and not (replies and now - replies[0].at >= RING_AGE):
+        return replies
     kept = [entry for entry in [*replies, *new] if now - entry.at < RING_AGE][-RING:]
     size = sum(map(_size, kept))
     while size > RING_BYTES and len(kept) > 1:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -49,8 +50,9 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+# A Struct because it is made eight times as fast as a frozen dataclass; nothing in it can be
+# part of a cycle.
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """One message of a commit: where, what, and what the broker is to check or do with it."""
 
     subject: str
@@ -94,7 +96,8 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def expiry(ttl: timedelta) -> dict[str, str]:
+@lru_cache(maxsize=256)
+def expiry(ttl: timedelta) -> Mapping[str, str]:
     """The header that lets a message go after `ttl`: a second at least, ten years at most."""
     return {"Nats-TTL": f"{min(max(1, int(ttl.total_seconds())), LONGEST_TTL)}s"}
 
@@ -171,12 +174,16 @@ class Bus:
                 raise Denied(DUPLICATE, f"{only.subject}: its message id was seen before")
             return ack.seq
         batch = f"{self._batch_prefix}{next(self._batches):x}"
+        place = f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: "
         frames = [
-            self.link.frame(m.subject, m.data, headers=_batched(m.headers, batch, n))
-            for n, m in enumerate(messages[:-1], 1)
+            self.link.frame(
+                m.subject, m.data, headers=format_headers(m.headers, f"{place}{number}\r\n")
+            )
+            for number, m in enumerate(messages[:-1], 1)
         ]
         last = messages[-1]
-        raw = _batched(last.headers, batch, len(messages), commit=True)
+        place = f"{place}{len(messages)}\r\nNats-Batch-Commit: 1\r\n"
+        raw = format_headers(last.headers, place)
         # In one write: another batch may come before or after, but never between.
         before = b"".join(frames)
         if armed("batch.inside"):
@@ -330,13 +337,6 @@ class Bus:
     async def unpin(self, consumer: str, group: str) -> None:
         """Give up a pinned consumer, so that a standby gets the next message at once."""
         await self.api(f"CONSUMER.UNPIN.{self.stream}.{consumer}", {"group": group}, timeout=2.0)
-
-
-def _batched(headers: Mapping[str, str], batch: str, number: int, *, commit: bool = False) -> bytes:
-    fields = {**headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-    if commit:
-        fields["Nats-Batch-Commit"] = "1"
-    return format_headers(fields)
 
 
 def _missing(packet: Packet) -> bool:

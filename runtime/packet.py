@@ -1,11 +1,12 @@
 """The form of messages on the connection: what arrives, header blocks, and what is sent."""
 
+import re
 from collections.abc import Mapping
 
 MAX_SUBJECT = 512
 
 _STATUS = b"NATS/1.0 "
-_PLAIN = b"NATS/1.0\r\n"
+_FIRST = "NATS/1.0\r\n"
 
 
 class Packet:
@@ -50,15 +51,17 @@ def parse_headers(raw: bytes) -> dict[str, str]:
     return fields
 
 
-def format_headers(fields: Mapping[str, str]) -> bytes:
-    """Write a NATS header block. Raises ValueError for a value that would break out of its line."""
-    lines = [_PLAIN]
-    for name, value in fields.items():
-        if "\r" in value or "\n" in value:
-            raise ValueError(f"header {name}: {value!r} contains a line end")
-        lines.append(f"{name}: {value}\r\n".encode())
-    lines.append(b"\r\n")
-    return b"".join(lines)
+def format_headers(fields: Mapping[str, str], before: str = "") -> bytes:
+    """Write a NATS header block; the lines `before` the fields are taken as they are.
+
+    Raises ValueError for a field that would break out of its line.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    # Counted over all of them at once: this is done for every message that is stored.
+    if lines.count("\n") != len(fields) or lines.count("\r") != len(fields):
+        name = next(one for one in fields if re.search("[\r\n]", f"{one}{fields[one]}"))
+        raise ValueError(f"header {name}: {fields[name]!r} contains a line end")
+    return f"{_FIRST}{before}{lines}\r\n".encode()
 
 
 def frame_publish(subject: str, data: bytes, reply: str, headers: bytes) -> bytes:

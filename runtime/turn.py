@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -16,9 +16,9 @@ from runtime.bus import GROUP_MESSAGES, Outgoing, expect, expiry
 from runtime.connection import Packet
 from runtime.errors import TurnError
 from schemas import subjects
-from schemas.base import Address, Job, Message, Topic
+from schemas.base import Address, Job, Message, Topic, tag_of
 from schemas.deployment import Deployment, Kind
-from schemas.envelope import Envelope, encode, seal
+from schemas.envelope import JSON, VERSION, Envelope, encode, seal
 from schemas.record import DeadLetter, RunRecord
 
 EVENT_TTL = timedelta(days=30)
@@ -34,6 +34,7 @@ MOST_REASON = 1000
 ROLLUP = {"Nats-Rollup": "sub"}
 
 Deployments = Mapping[str, Deployment]
+Value = TypeVar("Value")
 
 
 def run_ttl(deployment: Deployment) -> timedelta:
@@ -48,10 +49,13 @@ class Effects:
     schedule of. A reminder is stored once per name, whatever became of it in between.
     """
 
-    def __init__(self, timers: Mapping[str, int]) -> None:
+    # What is changed is replaced, never altered in place, except that `sent` grows: so a mark
+    # is a few references, however many reminders there are.
+
+    def __init__(self, timers: dict[str, int]) -> None:
         self.sent: list[Outgoing] = []
-        self.timers = dict(timers)
-        self.stored = dict(timers)
+        self.timers = timers
+        self.stored = timers
         self.scheduled: dict[str, Outgoing] = {}
         self.size = 0
         """Bytes of it all, about."""
@@ -63,24 +67,33 @@ class Effects:
 
     def schedule(self, name: str, message: Outgoing) -> None:
         """Add a reminder, in place of its namesake."""
-        self.scheduled[name] = message
+        self.scheduled = {**self.scheduled, name: message}
         self.size += message.size
 
     def mark(self) -> tuple[Any, ...]:
         """Remember this point, to come back to it when a message is refused."""
-        timers = dict(self.timers), dict(self.stored), dict(self.scheduled)
-        return list(self.sent), *timers, self.size
+        return self.sent, len(self.sent), self.timers, self.stored, self.scheduled, self.size
 
     def undo(self, mark: tuple[Any, ...]) -> None:
         """Forget what was sent since."""
-        self.sent, self.timers, self.stored, self.scheduled, self.size = mark
+        self.sent, length, self.timers, self.stored, self.scheduled, self.size = mark
+        del self.sent[length:]
+
+    def remind(self, name: str, generation: int) -> None:
+        """Make a generation of a reminder the current one."""
+        self.timers = {**self.timers, name: generation}
+
+    def forget(self, name: str) -> None:
+        """Let no generation of a reminder be the current one."""
+        self.timers = _without(self.timers, name)
+        self.scheduled = _without(self.scheduled, name)
 
     def come(self, name: str, generation: int) -> bool:
         """Note that a reminder has come; False if it is not the current one of its name."""
         if self.timers.get(name) != generation:
             return False
-        del self.timers[name]
-        self.stored.pop(name, None)
+        self.timers = _without(self.timers, name)
+        self.stored = _without(self.stored, name)
         return True
 
     def withdraw(self, subject: str) -> None:
@@ -91,7 +104,7 @@ class Effects:
         for index, message in enumerate(self.sent):
             if message.subject == subject:
                 started = message.headers.get("Nats-Expected-Last-Subject-Sequence") == "0"
-                del self.sent[index : index + (2 if started else 1)]
+                self.sent = self.sent[:index] + self.sent[index + (2 if started else 1) :]
                 return
 
     def outgoing(self, state: Outgoing, address: Address) -> list[Outgoing]:
@@ -101,6 +114,8 @@ class Effects:
         dropped for its generation.
         """
         messages = [state, *self.sent]
+        if self.timers is self.stored and not self.scheduled:  # none came, and none was set
+            return messages
         old = [
             timer(address, name, generation)
             for name, generation in sorted(self.stored.items())
@@ -114,6 +129,10 @@ class Effects:
 
     def __len__(self) -> int:
         return len(self.sent) + len(self.scheduled)
+
+
+def _without(found: dict[str, Value], name: str) -> dict[str, Value]:
+    return {key: value for key, value in found.items() if key != name}
 
 
 def timer(address: Address, name: str, generation: int) -> str:
@@ -236,15 +255,14 @@ class Turn:
         }
         subject = timer(self.address, name, generation)
         self._effects.schedule(name, Outgoing(subject, sealed, headers))
-        self._effects.timers[name] = generation
+        self._effects.remind(name, generation)
         if len(self._effects.timers) > MOST_TIMERS:
             raise TurnError(f"more than {MOST_TIMERS} reminders; forget those that are not needed")
         self._check_size()
 
     def forget(self, name: str) -> None:
         """Cancel a reminder. Harmless if there is none; one on its way is dropped."""
-        self._effects.timers.pop(name, None)
-        self._effects.scheduled.pop(name, None)
+        self._effects.forget(name)
 
     def new_id(self) -> str:
         """A new id of 128 bits: the same again if this turn is played again."""
@@ -260,7 +278,7 @@ class Turn:
             raise TurnError(f"actor {name!r} is {found.kind}, expected {' or '.join(kinds)}")
         return found
 
-    def _send(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    def _send(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
         if len(data) > MOST_BYTES:
             raise TurnError(f"{subject}: a message of {len(data)} bytes, at most {MOST_BYTES}")
         self._effects.send(Outgoing(subject, data, headers))
@@ -281,9 +299,13 @@ class Turn:
     def _seal(self, message: Message, subject: str, **facts: Any) -> bytes:
         came = self.envelope
         self._said += 1
+        # Not by `seal`, which takes twice as long: this is done for all that actors say.
         return encode(
-            seal(
-                message,
+            Envelope(
+                specversion=VERSION,
+                datacontenttype=JSON,
+                type=tag_of(message),
+                data=message,
                 id=f"{self.sequence}.{self._said}",
                 source=str(self.address),
                 subject=subject,

@@ -13,6 +13,8 @@ from schemas.base import Message, tag_of
 Data = TypeVar("Data")
 
 JSON = "application/json"
+VERSION = "1.0"
+"""Of CloudEvents."""
 
 
 class Envelope(msgspec.Struct, Generic[Data], frozen=True, kw_only=True, omit_defaults=True):
@@ -64,9 +66,10 @@ class Envelope(msgspec.Struct, Generic[Data], frozen=True, kw_only=True, omit_de
 
 def seal(message: Message, **facts: Any) -> Envelope[Message]:
     """Put a message into an envelope; `facts` are `id`, `source`, `subject` and extensions."""
-    facts.setdefault("time", datetime.now(UTC))
+    if "time" not in facts:
+        facts["time"] = datetime.now(UTC)
     return Envelope(
-        specversion="1.0", type=tag_of(message), datacontenttype=JSON, data=message, **facts
+        specversion=VERSION, type=tag_of(message), datacontenttype=JSON, data=message, **facts
     )
 
 
