@@ -13,6 +13,8 @@ from schemas.deployment import Deployment
 
 READ_AGAIN_AFTER = 10.0
 """Seconds: that something was deployed is only a hint, and hints may be lost."""
+LOOK_AGAIN_AFTER = 1.0
+"""Seconds after which a name that was not found is looked for again."""
 
 
 class Deployed:
@@ -21,17 +23,21 @@ class Deployed:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._found: dict[str, Deployment] = {}
+        self._read_at = 0.0
         self._valid_until = 0.0
         self._changes = 0
         self._handle = Bucket(bus, BUCKET).watch(self._change)
 
     async def find(self, name: str) -> Deployment | None:
         """Return what is deployed under a name. Raises BusFault."""
-        if time.monotonic() >= self._valid_until:
+        now = time.monotonic()
+        missed = name not in self._found and now >= self._read_at + LOOK_AGAIN_AFTER
+        if missed or now >= self._valid_until:
             before = self._changes
             self._found = await read_deployments(self._bus)
+            self._read_at = time.monotonic()
             if before == self._changes:
-                self._valid_until = time.monotonic() + READ_AGAIN_AFTER
+                self._valid_until = self._read_at + READ_AGAIN_AFTER
         return self._found.get(name)
 
     def close(self) -> None:

@@ -243,10 +243,12 @@ class Bus:
         packets = await self._request_many(f"$JS.API.DIRECT.GET.{stream or self.stream}", request)
         return [_read_stored(packet) for packet in packets]
 
-    async def read_all(self, subject: str, *, after: int, upto: int | None = None) -> list[Stored]:
+    async def read_all(
+        self, subject: str, *, after: int, upto: int | None = None, stream: str = ""
+    ) -> list[Stored]:
         """Every message on a subject past a sequence."""
         found: list[Stored] = []
-        while page := await self.read(subject, after=after):
+        while page := await self.read(subject, after=after, stream=stream):
             found += page
             after = page[-1].seq
             if page[-1].pending == 0 or (upto is not None and after >= upto):

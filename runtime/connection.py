@@ -303,9 +303,10 @@ class Connection:
             self._queue_subscribe(sid, subject, queue)
         return sid
 
-    def unsubscribe(self, sid: int) -> None:
-        """Stop; harmless if it was stopped before, or if the connection is lost."""
-        if self._subscriptions.pop(sid, None) and self.connected.is_set():
+    def unsubscribe(self, sid: int, *, deaf: bool = True) -> None:
+        """Stop, or if not `deaf` hear only what was sent by now; harmless if it is over."""
+        found = self._subscriptions.pop(sid, None) if deaf else self._subscriptions.get(sid)
+        if found and self.connected.is_set():
             self._queue(f"UNSUB {sid}\r\n".encode())
 
     def new_inbox(self) -> str:

@@ -1,57 +1,123 @@
-"""What is deployed: kept in the bucket `config`, seeded from the configuration file.
+"""What is deployed: one value of the bucket `config`, replaced whole by compare-and-set.
 
-A deployment made live wins over the file; one that came from a file follows it.
+Seeded from the configuration file; what is deployed or removed live wins over the file.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from runtime.bus import Bus
+from runtime.errors import ConfigError, Conflict, Unknown
 from runtime.kv import Bucket
-from schemas.deployment import Deployment
+from schemas.deployment import Deployment, Entry, Roster
 
 log = structlog.get_logger()
 
 BUCKET = "config"
-_PREFIX = "actor."
+KEY = "deployments"
+MOST_BYTES = 512 * 1024
+
+_decode = msgspec.json.Decoder(Roster).decode
+_encode = msgspec.json.encode
 
 
-class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=False):
-    """A deployment and where it came from: `file` (a seed) or `live`."""
+class Kept(NamedTuple):
+    """A roster as the bucket keeps it; `seq` is what a compare-and-set compares."""
 
-    source: str
-    deployment: Deployment
-
-
-_decode = msgspec.json.Decoder(Entry).decode
+    roster: Roster
+    seq: int
 
 
 async def read_deployments(bus: Bus) -> dict[str, Deployment]:
     """All that is deployed, by name."""
-    found = await Bucket(bus, BUCKET).all()
-    return {
-        key.removeprefix(_PREFIX): _decode(stored.data).deployment
-        for key, stored in found.items()
-        if key.startswith(_PREFIX)
-    }
+    kept = await read_roster(bus)
+    return kept.roster.deployments() if kept else {}
+
+
+async def read_roster(bus: Bus) -> Kept | None:
+    """What is deployed, or None if nothing ever was; raises ConfigError if nobody can read it."""
+    stored = await Bucket(bus, BUCKET).get(KEY)
+    return Kept(_read(stored.data), stored.seq) if stored else None
+
+
+async def read_history(bus: Bus) -> list[Roster]:
+    """The last rosters that the bucket keeps, oldest first."""
+    return [_read(stored.data) for stored in await Bucket(bus, BUCKET).history(KEY)]
+
+
+async def replace_roster(
+    bus: Bus, before: Kept | None, entries: Iterable[Entry], *, by: str, note: str
+) -> Roster:
+    """Deploy `entries` instead of `before`, all or nothing; returns the new roster.
+
+    Raises Conflict if somebody else deployed meanwhile, ConfigError if it is too large.
+    """
+    revision = before.roster.revision + 1 if before else 1
+    listed = tuple(sorted(entries, key=lambda one: one.deployment.name))
+    roster = Roster(revision=revision, at=datetime.now(UTC), by=by, note=note, entries=listed)
+    data = _encode(roster)
+    if len(data) > MOST_BYTES:
+        raise ConfigError(
+            f"all deployments together take {len(data)} bytes, at most {MOST_BYTES};"
+            " shorten their options"
+        )
+    bucket = Bucket(bus, BUCKET)
+    try:
+        await bucket.replace(KEY, data, before.seq if before else 0)
+    except Unknown:
+        stored = await bucket.get(KEY)
+        if stored is None or stored.data != data:
+            raise
+    return roster
 
 
 async def seed_deployments(bus: Bus, deployments: Iterable[Deployment]) -> None:
-    """Deploy what a file names, unless it was deployed live."""
-    bucket = Bucket(bus, BUCKET)
-    found = await bucket.all()
-    for deployment in deployments:
-        key = _PREFIX + deployment.name
-        entry = msgspec.json.encode(Entry(source="file", deployment=deployment))
-        there = found.get(key)
-        if there is None:
-            await bucket.put(key, entry)
-            log.info("actor_deployed", actor=deployment.name, type=deployment.type)
-        elif there.data != entry:
-            if _decode(there.data).source == "live":
-                log.warning("live_deployment_kept", actor=deployment.name)
-            else:
-                await bucket.put(key, entry)
-                log.info("actor_redeployed", actor=deployment.name, type=deployment.type)
+    """Deploy what a file names, unless it was deployed or removed live."""
+    wanted = list(deployments)
+    while True:
+        before = await read_roster(bus)
+        entries = {one.deployment.name: one for one in before.roster.entries} if before else {}
+        seeded = [one for one in wanted if _is_news(entries.get(one.name), one)]
+        if not seeded:
+            return
+        entries |= {one.name: Entry(source="file", deployment=one) for one in seeded}
+        note = f"from a configuration file: {', '.join(one.name for one in seeded)}"
+        try:
+            await replace_roster(bus, before, entries.values(), by="host", note=note)
+        except Conflict:
+            continue
+        for one in seeded:
+            log.info("actor_deployed", actor=one.name, type=one.type)
+        return
+
+
+def _is_news(there: Entry | None, wanted: Deployment) -> bool:
+    """Whether a file's deployment is to be taken over what is there."""
+    if there is None:
+        return True
+    if there.removed:
+        log.warning("live_removal_kept", actor=wanted.name, cure="callboard deploy FILE")
+    elif there.deployment != _as_stored(wanted):
+        if there.source == "file":
+            return True
+        log.warning("live_deployment_kept", actor=wanted.name, cure="callboard deploy FILE")
+    return False
+
+
+def _as_stored(deployment: Deployment) -> Deployment:
+    """As it will be read: what is a tuple here is a list there."""
+    return msgspec.json.decode(_encode(deployment), type=Deployment)
+
+
+def _read(data: bytes) -> Roster:
+    try:
+        return _decode(data)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"what is deployed cannot be read ({error}): bucket {BUCKET!r}, key {KEY!r} was"
+            " written by another version, or by hand; put an earlier value back"
+        ) from None

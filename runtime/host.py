@@ -16,14 +16,13 @@ import structlog
 from runtime.actor import Actor, Worker
 from runtime.bus import Bus, Outgoing, expiry
 from runtime.clock import Clock
-from runtime.deployments import read_deployments
 from runtime.errors import BusFault, ConfigError, Denied
 from runtime.heartbeat import Heartbeat
 from runtime.instance import StateUndecodable
-from runtime.kv import Bucket
+from runtime.reconcile import Reconciler
 from runtime.shard import Shard
 from runtime.streams import learn_incarnation
-from runtime.system import ActorType, System, load_class
+from runtime.system import ActorType, System, kind_of, load_class
 from runtime.turn import EVENT_TTL
 from runtime.worker import Pool, create_work_consumers
 from schemas import subjects
@@ -61,50 +60,109 @@ class Host:
         self.pools: dict[str, Pool] = {}
         self.paused: dict[str, str] = {}
         """Types that stand still, and why."""
+        self.revision = 0
+        """Of the deployments that it runs."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._classes = dict(classes or {})
         self._started = datetime.now(UTC)
         self._heartbeat = Heartbeat(bus, self.name, self._describe)
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
+        self._retired: dict[Pool, asyncio.Task[None]] = {}
+        self._reconciler: Reconciler
 
     async def start(self, run: Iterable[str] = ()) -> None:
-        """Run the deployed types (`run` names some; none means all).
+        """Run what is deployed, and follow it (`run` names some types; none means all).
 
-        Raises ConfigError for a type that cannot be loaded, before anything is taken.
+        A type that cannot be run stands still; the others do not wait for it.
         """
-        # Watch before reading, or what is deployed in between is missed.
-        Bucket(self.bus, "config").watch(self._reread)
-        self.system.deployments = await patiently(self.bus, lambda: read_deployments(self.bus))
-        chosen = _choose(self.system.deployments, set(run))
-        loaded = [(one, self._load(one)) for one in chosen]
+        self._reconciler = Reconciler(self, run)
         self._tasks = [
             asyncio.create_task(self._guard(self.system.committer.run()), name="committer")
         ]
         self.bus.link.on_rebuilt.append(self._rebuilt)
         self.bus.link.on_lost.append(self._lost)
-        for deployment, cls in loaded:
-            await self._run(deployment, cls)
-        self._tasks.append(
-            asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat")
-        )
+        await patiently(self.bus, self._reconciler.begin)
+        self._tasks += [
+            asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat"),
+            asyncio.create_task(self._guard(self._reconciler.run()), name="reconciler"),
+        ]
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
-    def _load(self, deployment: Deployment) -> type[Actor] | type[Worker]:
-        known = self._classes.get(deployment.name)
-        return known or load_class(deployment.name, deployment.type)
+    # -- one type --------------------------------------------------------------------------
 
-    async def _run(self, deployment: Deployment, cls: type[Actor] | type[Worker]) -> None:
+    async def start_type(self, deployment: Deployment) -> None:
+        """Run a type; raises ConfigError, Denied, or whatever its own code raises."""
+        cls = self._load(deployment)
         if issubclass(cls, Actor):
             kind = ActorType(deployment, cls)
             shards = [Shard(kind, n, self.system) for n in range(subjects.SHARDS)]
             self.shards[deployment.name] = shards
             await asyncio.gather(*(patiently(self.bus, shard.start) for shard in shards))
+        else:
+            await patiently(self.bus, lambda: create_work_consumers(self.system, deployment.name))
+            await self._replace_pool(deployment, cls)
+        self.paused.pop(deployment.name, None)
+
+    async def change_type(self, deployment: Deployment) -> None:
+        """Run a type as it is deployed now, without a pause; raises as `start_type`."""
+        if deployment.name in self.paused:
+            await self.stop_type(deployment.name)
+            await self.start_type(deployment)
             return
-        await patiently(self.bus, lambda: create_work_consumers(self.system, deployment.name))
+        cls = self._load(deployment)
+        if issubclass(cls, Actor):
+            for shard in self.shards[deployment.name]:
+                shard.kind.change(deployment, cls)
+        else:
+            await self._replace_pool(deployment, cls)
+
+    async def stop_type(self, name: str) -> None:
+        """Take nothing more of a type. Turns are waited for; jobs end in their own time."""
+        self.paused.pop(name, None)
+        self._retire(self.pools.pop(name, None))
+        await asyncio.gather(*(shard.stop(GRACE) for shard in self.shards.pop(name, [])))
+
+    async def stand_still(self, name: str, reason: str) -> None:
+        """Say that a type is not run here, and why; the same reason is said once."""
+        if self.paused.get(name) != reason:
+            self.paused[name] = reason
+            self._do_later(self.alarm("type_not_run", f"{name} on {self.name}: {reason}"))
+            self.report()
+
+    def report(self) -> None:
+        """Let the heartbeat tell at once."""
+        self._heartbeat.hurry()
+
+    def _load(self, deployment: Deployment) -> type[Actor] | type[Worker]:
+        cls = self._classes.get(deployment.name)
+        cls = cls or load_class(deployment.name, deployment.type)
+        if kind_of(cls) != deployment.kind:
+            raise ConfigError(
+                f'actor "{deployment.name}": {deployment.type} is {kind_of(cls)} here, but was'
+                f" deployed as {deployment.kind}; bring the code of this host up to date"
+            )
+        return cls
+
+    async def _replace_pool(self, deployment: Deployment, cls: type[Worker]) -> None:
+        """The new one takes what comes from now on, the one before only finishes."""
+        before = self.pools.pop(deployment.name, None)
+        self._retire(before)
         if not cls.remote:
-            pool = self.pools[deployment.name] = Pool(deployment, cls, self.system)
+            pool = self.pools[deployment.name] = Pool(deployment, cls, self.system, after=before)
             await pool.start()
+
+    def _retire(self, pool: Pool | None) -> None:
+        if pool is not None:
+            self._retired[pool] = asyncio.create_task(self._finish(pool))
+
+    async def _finish(self, pool: Pool) -> None:
+        """Let a pool that was replaced end what it has begun."""
+        try:
+            await pool.retire()
+        except Exception:  # what it raises at its end is nobody else's affair
+            log.exception("pool_not_ended", actor=pool.deployment.name)
+        del self._retired[pool]
 
     async def stop(self, grace: float = GRACE) -> None:
         """Drain: take nothing more, finish what is running within `grace` seconds, leave."""
@@ -112,14 +170,22 @@ class Host:
         with contextlib.suppress(ValueError):  # it may not have got that far
             self.bus.link.on_rebuilt.remove(self._rebuilt)
             self.bus.link.on_lost.remove(self._lost)
+        await self._follow_no_more()
         shards = [shard for each in self.shards.values() for shard in each]
-        pools = [pool.stop(grace) for pool in self.pools.values()]
+        pools = [pool.stop(grace) for pool in (*self.pools.values(), *self._retired)]
         await asyncio.gather(*(shard.stop(grace) for shard in shards), *pools)
         for task in (*self._tasks, *self._background):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
         await self._heartbeat.leave()
         log.info("host_stopped", host=self.name)
+
+    async def _follow_no_more(self) -> None:
+        """Nothing may start while all stops, and who finishes is told to by `stop`."""
+        following = [task for task in self._tasks if task.get_name() == "reconciler"]
+        for task in (*following, *self._retired.values()):
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
 
     # -- what may go wrong -----------------------------------------------------------------
 
@@ -136,7 +202,7 @@ class Host:
                 for shard in shards:
                     shard.pull.doubt()
         self._do_later(self._check_stream())
-        self._reread()
+        self._reconciler.wake()
 
     def _part_failed(self, error: BaseException, actor: str) -> None:
         """State nobody can read pauses its type; anything else ends the host, loudly."""
@@ -183,13 +249,6 @@ class Host:
                 for shard in [shard for each in self.shards.values() for shard in each]:
                     shard.pull.doubt()
 
-    def _reread(self) -> None:
-        self._do_later(self._read_deployments())
-
-    async def _read_deployments(self) -> None:
-        with contextlib.suppress(BusFault):
-            self.system.deployments = await read_deployments(self.bus)
-
     def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
@@ -229,13 +288,3 @@ async def patiently(bus: Bus, step: Callable[[], Awaitable[Done]]) -> Done:
             log.warning("start_delayed", error=str(fault))
             await asyncio.sleep(0.1)
             await bus.link.connected.wait()
-
-
-def _choose(deployments: dict[str, Deployment], names: set[str]) -> list[Deployment]:
-    unknown = names - deployments.keys()
-    if unknown:
-        raise ConfigError(
-            f"host.run names {', '.join(sorted(unknown))}, which is not deployed;"
-            f" deployed are {', '.join(sorted(deployments)) or 'none'}"
-        )
-    return [one for name, one in deployments.items() if not names or name in names]

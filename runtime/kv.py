@@ -11,7 +11,8 @@ from runtime.bus import Bus, Stored, expect, expiry
 from runtime.errors import Conflict
 from runtime.packet import Packet
 
-HINT_AGAIN = 1.0
+HINTS_AGAIN = (0.05, 1.0)
+"""Seconds: most values are stored by the first; the second is for a server that is slow."""
 
 
 class Bucket:
@@ -50,6 +51,18 @@ class Bucket:
             # A key that was deleted has left a mark behind, which may be overwritten.
             revision = found.seq if found is not None else 0
 
+    async def replace(self, key: str, value: bytes, revision: int) -> None:
+        """Set a key that is still at `revision` (0: not there); raises Conflict if it is not."""
+        if revision:
+            await self._bus.publish(self._prefix + key, value, headers=expect(revision))
+        elif not await self.create(key, value):
+            raise Conflict(f"{key} is there already")
+
+    async def history(self, key: str) -> list[Stored]:
+        """Every value of a key that the bucket keeps, oldest first."""
+        found = await self._bus.read_all(self._prefix + key, after=0, stream=self._stream)
+        return [stored for stored in found if not _deleted(stored)]
+
     async def delete(self, key: str, *, forget: timedelta | None = None) -> None:
         """Take a key away; the mark of that goes after `forget`, or stays."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
@@ -65,12 +78,13 @@ class Bucket:
     def watch(self, changed: Callable[[], None]) -> int:
         """Call `changed` when something may have changed: a hint, read `all` to know.
 
-        A listener hears of a value before it is stored, so the hint is given once more.
+        A listener hears of a value before it is stored, so the hint is given again.
         """
 
         def hint(_: Packet) -> None:
             changed()
-            asyncio.get_running_loop().call_later(HINT_AGAIN, changed)
+            for delay in HINTS_AGAIN:
+                asyncio.get_running_loop().call_later(delay, changed)
 
         return self._bus.subscribe(self._prefix + ">", hint)
 

@@ -129,6 +129,10 @@ class SharedPull:
         if future is not None and not future.done():
             future.set_result(self._got)
 
+    def mute(self) -> None:
+        """Have nothing more sent; what is on its way is still taken."""
+        self.bus.link.unsubscribe(self._sid, deaf=False)
+
     def stop(self) -> None:
         """Take nothing more."""
         self.bus.unsubscribe(self._sid)

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from runtime.actor import Actor, Worker, read_options
 from runtime.bus import Bus
 from runtime.clock import Clock
 from runtime.committer import Committer
-from runtime.errors import ConfigError
+from runtime.errors import ActorDefinitionError, ConfigError
 from schemas.deployment import Deployment, Kind
 
 LOADS_AT_ONCE = 256
@@ -38,13 +39,20 @@ def _raise(error: BaseException, actor: str) -> None:
 
 
 class ActorType:
-    """A keyed type as it is deployed: its class, its options, how its state is decoded."""
+    """A keyed type as it is deployed: its class, its options, how its state is decoded.
+
+    It may be changed between any two turns, so ask it each time.
+    """
 
     def __init__(self, deployment: Deployment, cls: type[Actor]) -> None:
-        self.deployment = deployment
         self.name = deployment.name
-        self.cls = cls
+        self.change(deployment, cls)
+
+    def change(self, deployment: Deployment, cls: type[Actor]) -> None:
+        """Be deployed like this from the next turn on; raises ConfigError and stays as it was."""
         self.options = read_options(cls, deployment.name, deployment.options)
+        self.deployment = deployment
+        self.cls = cls
         self.new_state: Callable[[], Any] = cls.state_type
         self.decode_state = msgspec.json.Decoder(cls.state_type).decode
 
@@ -52,15 +60,28 @@ class ActorType:
 def load_class(name: str, path: str) -> type[Actor] | type[Worker]:
     """Import `package.module:Class`; raises ConfigError with what is wrong with it."""
     module_name, _, class_name = path.partition(":")
+    # Modules may have been added to the folder since the last look.
+    importlib.invalidate_caches()
+    known = module_name in sys.modules
     try:
         found: Any = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        if not known:
+            # Once it is mended it is to be read again.
+            sys.modules.pop(module_name, None)
         raise ConfigError(
-            f'actor "{name}": cannot load type "{path}" (expected "package.module:Class"): {error}'
+            f'actor "{name}": cannot load type "{path}" (expected "package.module:Class"):'
+            f" {_describe(error)}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Actor | Worker)):
         raise ConfigError(f'actor "{name}": {path} is neither an Actor nor a Worker')
     return found
+
+
+def _describe(error: BaseException) -> str:
+    """What went wrong, with its kind where the words alone would not tell."""
+    plain = isinstance(error, ImportError | AttributeError | ActorDefinitionError | ValueError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 def kind_of(cls: type[Actor] | type[Worker]) -> Kind:

@@ -52,14 +52,22 @@ async def create_work_consumers(system: System, name: str) -> None:
 class Pool:
     """The slots of one worker type on this host, and the loop that fills them."""
 
-    def __init__(self, deployment: Deployment, cls: type[Worker], system: System) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        cls: type[Worker],
+        system: System,
+        *,
+        after: "Pool | None" = None,
+    ) -> None:
+        """`after` is the pool that this one replaces, which may be finishing its jobs yet."""
         self.deployment = deployment
         self.system = system
         self.cls = cls
         self.worker = cls(read_options(cls, deployment.name, deployment.options))
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._attempts: dict[asyncio.Task[None], Attempt] = {}
-        self._held: set[int] = set()
+        self._held: set[int] = set() if after is None else after._held
         self._freed = asyncio.Event()
         self._pulls: list[SharedPull] = []
         self._waits: list[SharedPull] = []
@@ -87,17 +95,36 @@ class Pool:
 
     async def stop(self, grace: float = 0.0) -> None:
         """Take nothing more; give running jobs `grace` seconds, then give them back."""
-        self._draining = True
-        for task in self._tasks:
-            task.cancel()
-        for pull in (*self._pulls, *self._waits):
-            pull.stop()
+        await self._stop_pulling()
         if self.running and grace:
             await asyncio.wait(list(self.running), timeout=grace)
-        for task in list(self.running):
+        for task in (*self._tasks, *self.running):
             task.cancel()
         await asyncio.gather(*self.running, return_exceptions=True)
         await self.worker.on_stop()
+
+    async def retire(self) -> None:
+        """Take nothing more, and finish what is running, however long it takes."""
+        await self._stop_pulling()
+        while self.running:
+            await asyncio.wait(list(self.running))
+        await self.stop()
+
+    async def _stop_pulling(self) -> None:
+        """What the server has sent by now is given back; unheard, it would wait `ACK_WAIT`."""
+        if self._draining:
+            return
+        self._draining = True
+        for task in self._tasks[:1]:
+            task.cancel()
+        pulls = (*self._pulls, *self._waits)
+        for pull in pulls:
+            pull.mute()
+        link = self.system.bus.link
+        with contextlib.suppress(BusFault):  # nobody listens there, which is the answer
+            await link.request(f"{link.new_inbox()}.over", b"", timeout=2.0)
+        for pull in pulls:
+            pull.stop()
 
     def lose(self) -> None:
         """The connection was lost: nothing that was asked for will come."""

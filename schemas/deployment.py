@@ -1,6 +1,9 @@
-"""What an actor type is deployed as; kept in the bucket `config` under `actor.<name>`."""
+"""What is deployed: each actor type under its name, and all of them as one roster.
 
-from datetime import timedelta
+The roster is kept in the bucket `config` under `deployments`.
+"""
+
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -26,3 +29,32 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lifetime: timedelta = timedelta(days=30)
     deadline: timedelta = timedelta(minutes=10)
     attempts: int = 5
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A deployment and where it came from: `file` (a seed) or `live`, which wins.
+
+    A `removed` one stays, so that no file brings it back and its mail is still understood.
+    """
+
+    source: Literal["file", "live"]
+    deployment: Deployment
+    removed: bool = False
+
+
+class Roster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that is deployed. Each revision is one more than the one it replaced."""
+
+    revision: int
+    at: datetime
+    by: str
+    note: str
+    entries: tuple[Entry, ...] = ()
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of a name, removed or not."""
+        return next((one for one in self.entries if one.deployment.name == name), None)
+
+    def deployments(self) -> dict[str, Deployment]:
+        """What is deployed, by name."""
+        return {e.deployment.name: e.deployment for e in self.entries if not e.removed}
