@@ -262,6 +262,7 @@ class Host:
             started=self._started,
             actors=sorted([*self.shards, *self.pools]),
             paused=dict(self.paused),
+            revision=self.revision,
             owned=self._owned(),
             turns=self.system.committer.committed,
             groups=self.system.committer.groups,
