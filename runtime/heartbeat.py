@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 BUCKET = "nodes"
 EVERY = 1.0
+SOON = 0.01
 TTL = timedelta(seconds=4)
 """How long a host that says nothing more is taken for alive."""
 
@@ -34,24 +35,28 @@ class Heartbeat:
         self._key = PREFIX + token(name)
         self._describe = describe
         self._due = asyncio.Event()
+        self._left = False
 
     async def run(self) -> None:
         """Say it until cancelled."""
-        while True:
+        while not self._left:
             self._due.clear()
             try:
-                await self._nodes.put(self._key, msgspec.json.encode(self._describe()), ttl=TTL)
+                said = msgspec.json.encode(self._describe())
+                await self._nodes.put(self._key, said, ttl=TTL, timeout=EVERY)
             except BusFault as fault:
                 log.debug("heartbeat_not_sent", error=str(fault))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await self._due.wait()
+                    await asyncio.sleep(SOON)
 
     def hurry(self) -> None:
         """Say it again at once: something has changed."""
         self._due.set()
 
     async def leave(self) -> None:
-        """Be gone for everybody, now."""
+        """Be gone for everybody, now and for good."""
+        self._left = True
         with contextlib.suppress(BusFault):
-            await self._nodes.delete(self._key, forget=TTL)
+            await self._nodes.delete(self._key, forget=TTL, timeout=EVERY)

@@ -18,7 +18,9 @@ from runtime.bus import Bus, Outgoing, expiry
 from runtime.clock import Clock
 from runtime.errors import BusFault, ConfigError, Denied
 from runtime.heartbeat import Heartbeat
+from runtime.holdings import Holdings
 from runtime.instance import StateUndecodable
+from runtime.neighbours import Neighbours
 from runtime.reconcile import Reconciler
 from runtime.shard import Shard
 from runtime.streams import learn_incarnation
@@ -56,7 +58,6 @@ class Host:
         self.bus = bus
         self.system = System(bus, name=self.name, clock=clock)
         self.system.fail = self._part_failed
-        self.shards: dict[str, list[Shard]] = {}
         self.pools: dict[str, Pool] = {}
         self.paused: dict[str, str] = {}
         """Types that stand still, and why."""
@@ -66,10 +67,17 @@ class Host:
         self._classes = dict(classes or {})
         self._started = datetime.now(UTC)
         self._heartbeat = Heartbeat(bus, self.name, self._describe)
+        self._neighbours = Neighbours(bus, self.name, os.getpid())
+        self.holdings = Holdings(self.system, self._neighbours, self._heartbeat.hurry)
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._retired: dict[Pool, asyncio.Task[None]] = {}
         self._reconciler: Reconciler
+
+    @property
+    def shards(self) -> dict[str, list[Shard]]:
+        """The shards of each keyed type, whoever owns them."""
+        return self.holdings.shards
 
     async def start(self, run: Iterable[str] = ()) -> None:
         """Run what is deployed, and follow it (`run` names some types; none means all).
@@ -82,9 +90,12 @@ class Host:
         ]
         self.bus.link.on_rebuilt.append(self._rebuilt)
         self.bus.link.on_lost.append(self._lost)
+        await self._neighbours.open()
         await patiently(self.bus, self._reconciler.begin)
+        # Others give up what is ours once they hear of us, so by then it is pulled.
         self._tasks += [
             asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat"),
+            asyncio.create_task(self._guard(self.holdings.keep()), name="holdings"),
             asyncio.create_task(self._guard(self._reconciler.run()), name="reconciler"),
         ]
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
@@ -96,9 +107,7 @@ class Host:
         cls = self._load(deployment)
         if issubclass(cls, Actor):
             kind = ActorType(deployment, cls)
-            shards = [Shard(kind, n, self.system) for n in range(subjects.SHARDS)]
-            self.shards[deployment.name] = shards
-            await asyncio.gather(*(patiently(self.bus, shard.start) for shard in shards))
+            await self.holdings.add(kind, lambda step: patiently(self.bus, step))
         else:
             await patiently(self.bus, lambda: create_work_consumers(self.system, deployment.name))
             await self._replace_pool(deployment, cls)
@@ -121,7 +130,7 @@ class Host:
         """Take nothing more of a type. Turns are waited for; jobs end in their own time."""
         self.paused.pop(name, None)
         self._retire(self.pools.pop(name, None))
-        await asyncio.gather(*(shard.stop(GRACE) for shard in self.shards.pop(name, [])))
+        await self.holdings.remove(name, GRACE)
 
     async def stand_still(self, name: str, reason: str) -> None:
         """Say that a type is not run here, and why; the same reason is said once."""
@@ -171,13 +180,14 @@ class Host:
             self.bus.link.on_rebuilt.remove(self._rebuilt)
             self.bus.link.on_lost.remove(self._lost)
         await self._follow_no_more()
-        shards = [shard for each in self.shards.values() for shard in each]
+        # First of all, so that others are ready when they are given our shards.
+        self._neighbours.close()
+        await self._heartbeat.leave()
         pools = [pool.stop(grace) for pool in (*self.pools.values(), *self._retired)]
-        await asyncio.gather(*(shard.stop(grace) for shard in shards), *pools)
+        await asyncio.gather(self.holdings.stop(grace), *pools)
         for task in (*self._tasks, *self._background):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
-        await self._heartbeat.leave()
         log.info("host_stopped", host=self.name)
 
     async def _follow_no_more(self) -> None:
@@ -190,17 +200,14 @@ class Host:
     # -- what may go wrong -----------------------------------------------------------------
 
     def _lost(self) -> None:
-        for shards in self.shards.values():
-            for shard in shards:
-                shard.drop()
+        for shard in self.holdings.all():
+            shard.drop()
         for pool in self.pools.values():
             pool.lose()
 
     def _rebuilt(self) -> None:
-        for name, shards in self.shards.items():
-            if name not in self.paused:
-                for shard in shards:
-                    shard.pull.doubt()
+        for shard in self.holdings.all():
+            shard.pull.doubt()
         self._do_later(self._check_stream())
         self._reconciler.wake()
 
@@ -218,7 +225,8 @@ class Host:
             return
         self.paused[actor] = reason
         log.error("type_paused", actor=actor, reason=reason)
-        await asyncio.gather(*(shard.stop() for shard in self.shards.get(actor, [])))
+        self._heartbeat.hurry()
+        await self.holdings.rest(actor)
         await self.alarm("type_paused", f"{actor}: {reason}")
 
     async def alarm(self, what: str, detail: str) -> None:
@@ -246,7 +254,7 @@ class Host:
         with contextlib.suppress(BusFault):
             if await learn_incarnation(self.bus):
                 log.warning("stream_is_another", created=self.bus.created)
-                for shard in [shard for each in self.shards.values() for shard in each]:
+                for shard in self.holdings.all():
                     shard.pull.doubt()
 
     def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
@@ -263,16 +271,10 @@ class Host:
             actors=sorted([*self.shards, *self.pools]),
             paused=dict(self.paused),
             revision=self.revision,
-            owned=self._owned(),
+            owned=self.holdings.owned(),
             turns=self.system.committer.committed,
             groups=self.system.committer.groups,
         )
-
-    def _owned(self) -> dict[str, list[int]]:
-        return {
-            name: [shard.number for shard in shards if shard.pull.pin]
-            for name, shards in self.shards.items()
-        }
 
 
 async def patiently(bus: Bus, step: Callable[[], Awaitable[Done]]) -> Done:

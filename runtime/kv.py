@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-from runtime.bus import Bus, Stored, expect, expiry
+from runtime.bus import DEADLINE, Bus, Stored, expect, expiry
 from runtime.errors import Conflict
 from runtime.packet import Packet
 
@@ -28,11 +28,18 @@ class Bucket:
         found = await self._bus.last(self._prefix + key, stream=self._stream)
         return None if found is None or _deleted(found) else found
 
-    async def put(self, key: str, value: bytes, *, ttl: timedelta | None = None) -> int:
+    async def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        ttl: timedelta | None = None,
+        timeout: float = DEADLINE,
+    ) -> int:
         """Set a key; returns its revision."""
         headers = expiry(ttl) if ttl else {}
-        ack = await self._bus.publish(self._prefix + key, value, headers=headers)
-        return ack.seq
+        subject = self._prefix + key
+        return (await self._bus.publish(subject, value, headers=headers, timeout=timeout)).seq
 
     async def create(self, key: str, value: bytes, *, ttl: timedelta | None = None) -> bool:
         """Set a key that is not there; False if it is. Of two at once, one gets True."""
@@ -63,12 +70,14 @@ class Bucket:
         found = await self._bus.read_all(self._prefix + key, after=0, stream=self._stream)
         return [stored for stored in found if not _deleted(stored)]
 
-    async def delete(self, key: str, *, forget: timedelta | None = None) -> None:
+    async def delete(
+        self, key: str, *, forget: timedelta | None = None, timeout: float = DEADLINE
+    ) -> None:
         """Take a key away; the mark of that goes after `forget`, or stays."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         if forget:
             headers.update(expiry(forget))
-        await self._bus.publish(self._prefix + key, b"", headers=headers)
+        await self._bus.publish(self._prefix + key, b"", headers=headers, timeout=timeout)
 
     async def all(self) -> dict[str, Stored]:
         """Every key with its value, as of one point in time."""
@@ -87,6 +96,18 @@ class Bucket:
                 asyncio.get_running_loop().call_later(delay, changed)
 
         return self._bus.subscribe(self._prefix + ">", hint)
+
+    def follow(self, told: Callable[[str, bytes | None], None]) -> int:
+        """Call `told` with each key and its value as it is said, None for one taken away.
+
+        It is not stored by then, and may never be.
+        """
+
+        def hear(packet: Packet) -> None:
+            gone = b"KV-Operation: " in packet.raw_headers
+            told(packet.subject.removeprefix(self._prefix), None if gone else packet.data)
+
+        return self._bus.subscribe(self._prefix + ">", hear)
 
 
 def _deleted(found: Stored) -> bool:

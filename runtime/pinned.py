@@ -6,8 +6,9 @@ protocol raw. Who holds a shard is in runtime/shard.py.
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -26,6 +27,10 @@ PULL_EVERY = 0.6
 PULL_EXPIRES = 1.2
 LOOK_EVERY = 2
 """Pulls after which one who waits for a pin looks whether somebody died with messages in hand."""
+CONTEST_AFTER = 5.0
+MOST_CONTEST = 60.0
+"""Seconds that an owner waits for another to give up his pin before he is made to: at first, and
+at most, for each time is twice as long as the last."""
 
 _PIN = b"\r\nNats-Pin-Id: "
 _encode = msgspec.json.encode
@@ -48,6 +53,14 @@ class Owner(Protocol):
         ...
 
 
+class Seen(NamedTuple):
+    """A consumer as it is: whose pin it has, if any, what is in hand and what waits."""
+
+    holder: str
+    unacked: int
+    pending: int
+
+
 class PinnedPull:
     """Takes everything of one consumer while the server pins it to us.
 
@@ -61,6 +74,14 @@ class PinnedPull:
         self.bus = bus
         self.consumer = consumer
         self.pin = ""
+        self.pinned_at = 0.0
+        """When, by the loop's clock."""
+        self.lost_pin = False
+        """Whether the last pin was taken from us, and there was none since."""
+        self.insists = False
+        """Whether this is ours by right: one who keeps it all the same is made to give it up."""
+        self.waits = False
+        """Whether we ask for nothing, until it is seen that somebody is pinned or nobody comes."""
         self._owner = owner
         self._create = create
         self._limit = limit
@@ -71,27 +92,60 @@ class PinnedPull:
         self._pulls = 0
         self._renewing: asyncio.Task[None] | None = None
         self._ticking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._vacant = 0
+        """How often in a row messages were seen that nobody takes."""
+        self._rival = ("", 0.0)
+        self._patience = CONTEST_AFTER
 
-    async def start(self) -> None:
-        """Create the consumer if need be and begin to pull."""
+    @property
+    def active(self) -> bool:
+        """Whether it was started, and has not ceased."""
+        return self._ticking is not None
+
+    async def start(self, *, waits: bool = False) -> None:
+        """Create the consumer if need be and begin to pull; or, first, to wait for one's turn."""
         await self._create()
+        self.waits, self._vacant = waits, 0
         self._renew()
         self._ticking = asyncio.create_task(self._tick(), name=f"pull {self.consumer}")
 
     def cease(self) -> None:
         """Take nothing more."""
-        for task in (self._ticking, self._renewing):
+        for task in (self._ticking, self._renewing, self._looking):
             if task:
                 task.cancel()
+        self._ticking = self._renewing = self._looking = None
+        self.insists = False
         self.bus.unsubscribe(self._sid)
         self._sid = 0
+
+    def insist(self) -> None:
+        """It is ours by right from now on."""
+        self.insists, self._rival, self._patience = True, ("", 0.0), CONTEST_AFTER
+        if self.waits:
+            self._ask()
+        self.look_soon()
+
+    def step_back(self) -> None:
+        """Leave it to another, as long as he takes what comes."""
+        self.insists, self.waits, self._vacant = False, not self.pin, 0
+
+    def look_soon(self) -> None:
+        """See at once what is in hand, and whose it is."""
+        if self.active and not self.pin and self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name=f"look {self.consumer}")
+            self._looking.add_done_callback(self._looked)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        if self._looking is task:
+            self._looking = None
 
     async def release(self) -> None:
         """Let a standby have the consumer at once."""
         if self.pin:
             try:
-                holder, _ = await self._holder()
-                if holder == self.pin:
+                if (await self._see()).holder == self.pin:
                     await self.bus.unpin(self.consumer, GROUP)
             except BusFault as fault:
                 log.debug("unpin_failed", consumer=self.consumer, error=str(fault))
@@ -99,8 +153,9 @@ class PinnedPull:
 
     def doubt(self) -> None:
         """Deliveries may have been lost: start again from the ack floor."""
-        self._owner.drop()
-        self._renew()
+        if self.active:
+            self._owner.drop()
+            self._renew()
 
     def _listen(self) -> None:
         self.bus.unsubscribe(self._sid)
@@ -110,31 +165,70 @@ class PinnedPull:
         self._asked = 0
 
     async def _tick(self) -> None:
+        # Not all shards of a host at the same moment.
+        await asyncio.sleep(PULL_EVERY * random.random())
         for count in itertools.count(1):
             await asyncio.sleep(PULL_EVERY)
             # The pin lives from pull to pull, so one is sent even when nothing more fits.
             self._asked = 0
             try:
-                if self._renewing is None:
+                if self._renewing is None and (self.pin or not self.waits):
                     self._pull()
-                if not self.pin and count % LOOK_EVERY == 0:
-                    await self._look()
+                if count % LOOK_EVERY == 0:
+                    self.look_soon()
             except Exception:  # whatever it is, this must go on, or the shard stands still
                 log.exception("pull_failed", consumer=self.consumer)
 
     async def _look(self) -> None:
-        """Start over if what nobody holds was delivered to somebody who is gone.
+        """See to it that what is there is taken by somebody.
 
-        A pin is given with a message, and those would come again only after `ACK_WAIT`.
+        A pin is given with a message, and what was delivered to somebody who is gone would come
+        again only after `ACK_WAIT`.
         """
         try:
-            holder, unacked = await self._holder()
+            seen = await self._see()
         except BusFault as fault:
             log.debug("consumer_not_seen", consumer=self.consumer, error=str(fault))
             return
-        if unacked and not holder and not self.pin:
-            log.info("messages_taken_over", consumer=self.consumer, unacked=unacked)
-            self.doubt()
+        if self.pin or self._renewing is not None:
+            return
+        if seen.holder:
+            await self._mind(seen.holder)
+        elif self.waits and (seen.unacked or seen.pending):
+            # The first time its owner may be on his way.
+            self._vacant += 1
+            if self._vacant > 1:
+                self._take_over(seen)
+        elif seen.unacked:
+            self._take_over(seen)
+        else:
+            self._vacant = 0
+
+    def _take_over(self, seen: Seen) -> None:
+        log.info("messages_taken_over", consumer=self.consumer, unacked=seen.unacked)
+        self.waits, self._vacant = False, 0
+        self.doubt()
+
+    async def _mind(self, holder: str) -> None:
+        """Somebody else has the pin: be next in line, and insist if it is ours by right."""
+        if self.waits:
+            self._ask()
+        now = asyncio.get_running_loop().time()
+        rival, since = self._rival
+        if rival != holder or not self.insists:
+            self._rival = (holder, now)
+        elif now - since > self._patience:
+            self._rival, self._patience = ("", 0.0), min(self._patience * 2, MOST_CONTEST)
+            log.warning("pin_contested", consumer=self.consumer, after=round(now - since, 1))
+            try:
+                await self.bus.unpin(self.consumer, GROUP)
+            except BusFault as fault:
+                log.debug("unpin_failed", consumer=self.consumer, error=str(fault))
+
+    def _ask(self) -> None:
+        self.waits, self._vacant = False, 0
+        if self._renewing is None:
+            self._pull()
 
     def refill(self) -> None:
         """Ask for more if little is on its way and there is room for it."""
@@ -175,7 +269,7 @@ class PinnedPull:
         if pin != self.pin or delivery.number != self._expected:
             if pin == self.pin:
                 log.info("deliveries_lost", consumer=self.consumer, expected=self._expected)
-            self.pin = pin
+            self._become_pinned(pin)
             self.doubt()
             return
         self._expected += 1
@@ -183,12 +277,19 @@ class PinnedPull:
         self._owner.take(delivery)
         self.refill()
 
+    def _become_pinned(self, pin: str) -> None:
+        if pin != self.pin:
+            self.pin, self.pinned_at = pin, asyncio.get_running_loop().time()
+        self.waits = self.lost_pin = False
+
     def _heed(self, packet: Packet) -> None:
         status = packet.status
         if status == "423":
-            log.info("pin_lost", consumer=self.consumer)
-            self.pin = ""
-            self._owner.drop()
+            if self.pin:
+                log.info("pin_lost", consumer=self.consumer)
+                self.pin, self.lost_pin = "", True
+                self._owner.drop()
+                self._pull()
         elif status == "503" or (status == "409" and b"Deleted" in packet.raw_headers):
             self.doubt()
 
@@ -198,9 +299,10 @@ class PinnedPull:
             self._renewing.add_done_callback(self._renewed)
 
     def _renewed(self, task: asyncio.Task[None]) -> None:
-        self._renewing = None
-        if not task.cancelled():
-            self._pull()
+        if self._renewing is task:
+            self._renewing = None
+            if not self.waits:
+                self._pull()
 
     async def _reset(self) -> None:
         self.bus.unsubscribe(self._sid)
@@ -223,12 +325,10 @@ class PinnedPull:
 
     async def _start_over(self) -> None:
         """Go back to the ack floor, unless somebody else holds the consumer."""
-        holder, unacked = await self._holder()
-        if holder not in ("", self.pin):
+        seen = await self._see()
+        if seen.holder != self.pin:
             self.pin = ""
-            return
-        self.pin = holder
-        if holder or unacked:
+        if self.pin or (seen.unacked and not seen.holder and not self.waits):
             await self.bus.reset(self.consumer)
 
     async def _recreate(self) -> None:
@@ -240,12 +340,15 @@ class PinnedPull:
             log.warning("consumer_not_created", consumer=self.consumer, error=str(fault))
             await asyncio.sleep(0.5)
 
-    async def _holder(self) -> tuple[str, int]:
-        """Whose pin the consumer has, if any, and how many messages are not acknowledged."""
+    async def _see(self) -> Seen:
         name = f"CONSUMER.INFO.{self.bus.stream}.{self.consumer}"
         answer = await self.bus.api(name, timeout=2.0)
         groups = answer.get("priority_groups") or [{}]
-        return str(groups[0].get("pinned_client_id", "")), int(answer.get("num_ack_pending", 0))
+        return Seen(
+            str(groups[0].get("pinned_client_id", "")),
+            int(answer.get("num_ack_pending", 0)),
+            int(answer.get("num_pending", 0)),
+        )
 
 
 def _pin_of(packet: Packet) -> str:
