@@ -5,12 +5,15 @@ It knows where a message from the server ends, so that what it loses is always w
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 CHUNK = 64 * 1024
 LONGEST_LINE = 8 * 1024 * 1024
 
 Choice = Callable[[bytes], bool]
+_Way: TypeAlias = "asyncio.Queue[tuple[float, bytes]]"
 
 
 class Proxy:
@@ -20,12 +23,20 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         """Connections so far."""
+        self.refused = 0
+        """Connections that were ended at once."""
         self.lost = 0
         """Messages of the server that nobody got."""
+        self.latency = (0.0, 0.0)
+        """Seconds, from and to, that everything takes longer."""
+        self.crumbling = False
+        """Whether everything comes in two pieces."""
         self._target = target
         self._lose: Choice = _nothing
         self._refusing = False
         self._deaf = False
+        self._stranded: dict[asyncio.Task[None], tuple[bool, bool]] = {}
+        self._flip = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._listening: asyncio.Server | None = None
@@ -64,6 +75,14 @@ class Proxy:
         """Lose everything that clients say; what the server says still gets through."""
         self._deaf = True
 
+    def strand(self, *, questions: bool = False, answers: bool = False) -> None:
+        """Lose all that is said on the connections there are; new ones carry everything."""
+        self._stranded = dict.fromkeys(self._lines, (questions, answers))
+
+    def flip(self, number: int = 1) -> None:
+        """Change one bit in each of the next so many messages of the server."""
+        self._flip = number
+
     def hold(self) -> None:
         """Let nothing through, either way; nothing is lost, and connections stay open."""
         self._flowing.clear()
@@ -75,7 +94,9 @@ class Proxy:
     def heal(self) -> None:
         """Let everything and everybody through again, what was held first."""
         self._lose = _nothing
-        self._refusing = self._deaf = False
+        self._refusing = self._deaf = self.crumbling = False
+        self.latency, self._flip = (0.0, 0.0), 0
+        self._stranded.clear()
         self._flowing.set()
 
     def cut(self) -> None:
@@ -92,6 +113,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         if self._refusing:
+            self.refused += 1
             client.transport.abort()
             return
         line = asyncio.current_task()
@@ -106,15 +128,25 @@ class Proxy:
         finally:
             self._clients.discard(client)
             self._lines.discard(line)
+            self._stranded.pop(line, None)
             client.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         answers, server = await asyncio.open_connection(
             "127.0.0.1", self._target, limit=LONGEST_LINE
         )
+        line = asyncio.current_task()
+        assert line is not None
+        sent: _Way = asyncio.Queue()
+        said: _Way = asyncio.Queue()
         ways = [
-            asyncio.create_task(self._pass_questions(reader, server)),
-            asyncio.create_task(self._pass_answers(answers, client)),
+            asyncio.create_task(way)
+            for way in (
+                self._pass_questions(line, reader, sent),
+                self._pass_answers(line, answers, said),
+                self._carry(sent, server),
+                self._carry(said, client),
+            )
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -125,26 +157,57 @@ class Proxy:
             server.transport.abort()
 
     async def _pass_questions(
-        self, source: asyncio.StreamReader, server: asyncio.StreamWriter
+        self, line: asyncio.Task[None], source: asyncio.StreamReader, way: _Way
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
                 await self._flowing.wait()
-                if not self._deaf:
-                    server.write(data)
-                    await server.drain()
+                if not self._deaf and not self._stranded.get(line, (False, False))[0]:
+                    way.put_nowait((self._due(), data))
+        await way.join()
 
     async def _pass_answers(
-        self, source: asyncio.StreamReader, client: asyncio.StreamWriter
+        self, line: asyncio.Task[None], source: asyncio.StreamReader, way: _Way
     ) -> None:
         with contextlib.suppress(OSError):
             async for message in _messages(source):
                 await self._flowing.wait()
-                if self._lose(message):
+                if self._lose(message) or self._stranded.get(line, (False, False))[1]:
                     self.lost += 1
                     continue
-                client.write(message)
-                await client.drain()
+                way.put_nowait((self._due(), self._damage(message)))
+        await way.join()
+
+    def _due(self) -> float:
+        return asyncio.get_running_loop().time() + random.uniform(*self.latency)
+
+    async def _carry(self, way: _Way, receiver: asyncio.StreamWriter) -> None:
+        """Hand over what is on its way, in order, each when it is due."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while True:
+                due, data = await way.get()
+                if (early := due - loop.time()) > 0:
+                    await asyncio.sleep(early)
+                await self._hand(data, receiver)
+                way.task_done()
+
+    async def _hand(self, data: bytes, receiver: asyncio.StreamWriter) -> None:
+        middle = len(data) // 2 if self.crumbling else 0
+        if middle:
+            receiver.write(data[:middle])
+            await receiver.drain()
+            await asyncio.sleep(0.001)
+        receiver.write(data[middle:])
+        await receiver.drain()
+
+    def _damage(self, message: bytes) -> bytes:
+        if not self._flip:
+            return message
+        self._flip -= 1
+        at = random.randrange(len(message))
+        bit = 1 << random.randrange(8)
+        return message[:at] + bytes([message[at] ^ bit]) + message[at + 1 :]
 
 
 async def _messages(source: asyncio.StreamReader) -> AsyncIterator[bytes]:

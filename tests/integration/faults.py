@@ -4,12 +4,20 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from typing import Protocol
 
 from runtime.server import EmbeddedServer
 
 
+class Process(Protocol):
+    """Whatever runs as a process of its own."""
+
+    @property
+    def pid(self) -> int: ...
+
+
 @contextlib.contextmanager
-def frozen(server: EmbeddedServer) -> Iterator[None]:
+def frozen(server: Process) -> Iterator[None]:
     """Let it stand still: connections stay open, nothing is answered."""
     os.kill(server.pid, signal.SIGSTOP)
     try:

@@ -99,13 +99,13 @@ async def test_after_any_message_the_next_is_heard(
     assert await listener.publish("event.t.a", b"") is not None
 
 
-async def test_thousands_of_broken_messages_in_a_row_are_survived(
+async def test_ten_thousand_broken_messages_in_a_row_are_survived(
     listener: Bus, stranger: Raw
 ) -> None:
     chance, heard = random.Random(11), list[Packet]()
     listener.subscribe("p.>", heard.append)
     await listener.last("settled.now")
-    for _ in range(5000):
+    for _ in range(10_000):
         noise = chance.randbytes(chance.randrange(1, 40))
         token = noise.translate(None, b" \t\r\n\x0b\x0c.*>\x00") or b"a"
         stranger.write(
@@ -113,7 +113,7 @@ async def test_thousands_of_broken_messages_in_a_row_are_survived(
         )
     await hears(listener, stranger, heard)
 
-    assert len(heard) > 4000
+    assert len(heard) > 8000
     assert listener.link.epoch == 1
 
 
