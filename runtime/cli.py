@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
+    # What somebody says may be in letters that a terminal has not.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper
     parser = _parser()
     given = parser.parse_args(arguments)
     try:

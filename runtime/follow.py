@@ -5,17 +5,23 @@ import contextlib
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from runtime.bus import Bus, Stored
-from runtime.errors import ConfigError
+from runtime.errors import BusFault, ConfigError, Denied
+from runtime.source import one_line
 from schemas import subjects
 from schemas.base import Topic, token
 from schemas.envelope import decode_any
 
 POLL = 2.0
+LOOK_AGAIN = 0.1
+MOST_SHOWN = 200
+UNREADABLE = "unreadable"
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_LINE_ENDS = str.maketrans("\r\n", "  ")
 
 
 async def print_events(
@@ -29,7 +35,7 @@ async def print_events(
     try:
         while True:
             stirred.clear()
-            for stored in await bus.read(subject, after=cursor):
+            for stored in await _read_on(bus, subject, cursor, once=once):
                 cursor = stored.seq
                 print(_line(stored, jsonl=jsonl), flush=True)
                 stirred.set()  # a whole page may have been read: look again
@@ -39,6 +45,20 @@ async def print_events(
             await _wait(stirred)
     finally:
         bus.unsubscribe(handle)
+
+
+async def _read_on(bus: Bus, subject: str, cursor: int, *, once: bool) -> list[Stored]:
+    """The next events; one who follows waits for a server that is away, as it may come back."""
+    while True:
+        try:
+            return await bus.read(subject, after=cursor)
+        except Denied:
+            raise
+        except BusFault:
+            if once:
+                raise
+            await asyncio.sleep(LOOK_AGAIN)
+            await bus.link.connected.wait()
 
 
 async def _begin(bus: Bus, after: int | None, *, once: bool) -> int:
@@ -61,23 +81,34 @@ async def _end_of(bus: Bus) -> int:
 
 
 def _line(stored: Stored, *, jsonl: bool) -> str:
-    try:
-        envelope = decode_any(stored.data)
-    except msgspec.MsgspecError:
-        return f"{stored.seq} {stored.subject} {stored.data!r}"
     if jsonl:
         return _json_line(stored)
+    try:
+        envelope = decode_any(stored.data)
+        told = msgspec.json.decode(envelope.data, type=dict[str, Any])
+        told.pop("type", None)
+        said = msgspec.json.encode(told).decode()
+    except _UNREADABLE:
+        return f"{stored.seq:>8} {_printable(stored.subject)} {UNREADABLE} {_begin_of(stored.data)}"
     _, kind, _ = stored.subject.split(".", 2)
-    told = msgspec.json.decode(envelope.data)
-    told.pop("type", None)
-    return (
-        f"{stored.seq:>8} {envelope.time:%H:%M:%S.%f} {kind}/{_printable(envelope.subject)}"
-        f" {envelope.type} {msgspec.json.encode(told).decode()}"
-    )
+    when, who = f"{envelope.time:%H:%M:%S.%f}", f"{kind}/{_printable(envelope.subject)}"
+    return f"{stored.seq:>8} {when} {who} {_printable(envelope.type)} {one_line(said)}"
 
 
 def _json_line(stored: Stored) -> str:
-    return f'{{"cursor":{stored.seq},"event":{stored.data.decode()}}}'
+    """One line of JSON, whatever is stored: what is no event stands there as a text."""
+    try:
+        decode_any(stored.data)
+        text = stored.data.decode()
+    except _UNREADABLE:
+        text = stored.data.decode("utf-8", "backslashreplace")
+        return f'{{"cursor":{stored.seq},"{UNREADABLE}":{msgspec.json.encode(text).decode()}}}'
+    # Line ends are white space there: in the texts of JSON they are escaped.
+    return f'{{"cursor":{stored.seq},"event":{text.translate(_LINE_ENDS)}}}'
+
+
+def _begin_of(data: bytes) -> str:
+    return repr(data[:MOST_SHOWN]) + ("…" if len(data) > MOST_SHOWN else "")
 
 
 def _printable(text: str) -> str:
@@ -143,7 +174,7 @@ def _where_it_ended(files: list[Path]) -> int:
 def _cursor_of(path: Path, line: bytes) -> int:
     try:
         return msgspec.json.decode(line, type=_Line).cursor
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         raise ConfigError(
             f"{str(path)!r}: its last line is no event of an archive; mend it, or move the file"
             " away"

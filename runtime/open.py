@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 from collections.abc import AsyncIterator
@@ -17,6 +18,11 @@ from runtime.errors import BusFault, ConfigError, Denied, Unavailable
 from runtime.streams import ensure_streams
 
 log = structlog.get_logger()
+
+LOOK_AGAIN = 0.5
+SHORT = 3.0
+"""Seconds for which a command waits for streams; a process that is to run waits for ever."""
+LONG = float("inf")
 
 
 def server_urls(table: NatsTable) -> list[str]:
@@ -40,6 +46,8 @@ def _port_it_took(data: Path) -> int:
 def credentials(table: NatsTable) -> dict[str, str]:
     """How to log in; raises ConfigError if the password's variable is not set."""
     if table.creds:
+        if importlib.util.find_spec("nkeys") is None:
+            raise ConfigError("nats.creds needs a package: pip install 'nats-py[nkeys]'")
         return {"user_credentials": table.creds}
     if not table.user:
         return {}
@@ -65,22 +73,39 @@ async def opened(config: Config) -> AsyncIterator[Bus]:
 async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True) -> Bus:
     """Connect, and create or check the streams; waits for a server that is not there yet.
 
-    Raises StreamMismatch, or Unavailable if not patient.
+    Raises StreamMismatch, Denied, or Unavailable if not patient.
     """
     # Each user may only hear answers of its own: nats/accounts.conf.
     inbox = f"_INBOX_{table.user}" if table.user else "_INBOX"
     link = Connection(server_urls(table), inbox=inbox, **credentials(table))
-    await link.open(patient=patient)
     bus = Bus(link)
-    while check:
+    try:
+        await link.open(patient=patient)
+        if check:
+            await _wait_for_streams(bus, table.replicas, LONG if patient else SHORT)
+    except BaseException:
+        await link.close()
+        raise
+    return bus
+
+
+async def _wait_for_streams(bus: Bus, replicas: int, patience: float) -> None:
+    """A server that has just started may not have its store or its leader yet."""
+    loop, told = asyncio.get_running_loop(), ""
+    give_up = loop.time() + patience
+    while True:
         try:
-            await ensure_streams(bus, replicas=table.replicas)
-            break
+            await ensure_streams(bus, replicas=replicas)
+            return
         except Denied:
-            await link.close()
             raise
         except BusFault as fault:
-            # A server that has just started may not have its store or its leader yet.
-            log.warning("streams_not_ready", error=str(fault))
-            await asyncio.sleep(0.5)
-    return bus
+            if loop.time() > give_up:
+                where = f" at {bus.link.server}" if bus.link.server else ""
+                raise Unavailable(
+                    f"JetStream{where} does not answer ({fault}); is it enabled there?"
+                ) from None
+            if str(fault) != told:
+                told = str(fault)
+                log.warning("streams_not_ready", error=told)
+        await asyncio.sleep(LOOK_AGAIN)
