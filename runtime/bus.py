@@ -21,6 +21,7 @@ from runtime.connection import Connection
 from runtime.crash import armed, crash_at
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable, Unknown
 from runtime.packet import Packet, format_headers, parse_headers
+from runtime.refusals import unheard
 from schemas import subjects
 
 DEADLINE = 5.0
@@ -302,7 +303,7 @@ class Bus:
         finally:
             self.link.forget(inbox)
         if last.status == "503":
-            raise Unavailable(f"{subject}: nobody listens there")
+            raise Unavailable(unheard(subject))
         if last.status not in ("204", "404"):
             raise Denied(int(last.status), f"{subject}: {last.reason}")
         return packets

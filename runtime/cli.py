@@ -21,6 +21,8 @@ DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
 
 EX_PIPE = 141
 LAST_CURSOR = 2**63 - 1
+RUNNING = ("up", "host", "edge")
+"""The commands that run until they are stopped."""
 
 Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -44,7 +46,7 @@ def run(arguments: list[str]) -> int:
         config = load(given.config, os.environ)
         if given.nats:
             config = commands.with_url(config, given.nats)
-        configure(format=config.log.format, level=config.log.level)
+        configure(format=config.log.format, level=_level(config, given))
         _say_what_is_unused(given)
         return _loop(given.command(config, given))
     except ConfigError as error:
@@ -72,6 +74,11 @@ def _loop(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return int(runner.run(work))
+
+
+def _level(config: Config, given: argparse.Namespace) -> str:
+    """What a command has to say of its failures is one line, and not a log besides."""
+    return config.log.level if given.name in RUNNING or config.log.level == "debug" else "error"
 
 
 def _say_what_is_unused(given: argparse.Namespace) -> None:

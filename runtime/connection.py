@@ -16,7 +16,7 @@ from runtime.errors import Unavailable, Unknown
 from runtime.inbox import Inbox
 from runtime.packet import Packet as Packet
 from runtime.packet import checked, frame_publish
-from runtime.refusals import explain, refused_publish, refused_subscription, shown
+from runtime.refusals import explain, refused_publish, refused_subscription, shown, unheard
 
 log = structlog.get_logger()
 
@@ -365,7 +365,7 @@ class Connection:
         finally:
             self.forget(inbox)
         if packet.status == "503":
-            raise Unavailable(f"{subject}: nobody listens there")
+            raise Unavailable(unheard(subject))
         return packet
 
     def expect(

@@ -11,7 +11,7 @@ import msgspec
 
 from runtime.bus import Bus, Stored
 from runtime.errors import BusFault, ConfigError, Denied
-from runtime.source import one_line
+from runtime.shown import harmless
 from schemas import subjects
 from schemas.base import Topic, token
 from schemas.envelope import decode_any
@@ -49,16 +49,20 @@ async def print_events(
 
 async def _read_on(bus: Bus, subject: str, cursor: int, *, once: bool) -> list[Stored]:
     """The next events; one who follows waits for a server that is away, as it may come back."""
+    told = False
     while True:
         try:
             return await bus.read(subject, after=cursor)
         except Denied:
             raise
-        except BusFault:
+        except BusFault as fault:
             if once:
                 raise
-            await asyncio.sleep(LOOK_AGAIN)
-            await bus.link.connected.wait()
+            if not told:
+                print(f"callboard: waiting for the server: {fault}", file=sys.stderr)
+            told = True
+        await asyncio.sleep(LOOK_AGAIN)
+        await bus.link.connected.wait()
 
 
 async def _begin(bus: Bus, after: int | None, *, once: bool) -> int:
@@ -92,7 +96,7 @@ def _line(stored: Stored, *, jsonl: bool) -> str:
         return f"{stored.seq:>8} {_printable(stored.subject)} {UNREADABLE} {_begin_of(stored.data)}"
     _, kind, _ = stored.subject.split(".", 2)
     when, who = f"{envelope.time:%H:%M:%S.%f}", f"{kind}/{_printable(envelope.subject)}"
-    return f"{stored.seq:>8} {when} {who} {_printable(envelope.type)} {one_line(said)}"
+    return f"{stored.seq:>8} {when} {who} {_printable(envelope.type)} {harmless(said)}"
 
 
 def _json_line(stored: Stored) -> str:

@@ -102,9 +102,7 @@ async def _wait_for_streams(bus: Bus, replicas: int, patience: float) -> None:
         except BusFault as fault:
             if loop.time() > give_up:
                 where = f" at {bus.link.server}" if bus.link.server else ""
-                raise Unavailable(
-                    f"JetStream{where} does not answer ({fault}); is it enabled there?"
-                ) from None
+                raise Unavailable(f"the streams{where} cannot be looked at: {fault}") from None
             if str(fault) != told:
                 told = str(fault)
                 log.warning("streams_not_ready", error=told)

@@ -26,6 +26,8 @@ def why(error: BaseException) -> str:
         return f"the name cannot be resolved: {_tame(error.strerror or error)}"
     if isinstance(error, OSError) and error.strerror:
         return _tame(error.strerror)
+    if "INFO" in str(error) or "info message" in str(error):
+        return "is no NATS server"
     words = _tame(error).removeprefix("nats: ").strip("' ")
     if _NOT_LET_IN.search(words):
         return f"does not let us in: {words}; look at nats.user and its password"
@@ -36,6 +38,13 @@ def explain(failures: Mapping[str, BaseException]) -> str:
     """Say why none of several servers can be used, by their addresses."""
     each = "; ".join(f"at {shown(url)}: {why(error)}" for url, error in failures.items())
     return f"no NATS server {each}"
+
+
+def unheard(subject: str) -> str:
+    """Say that nobody listens at `subject`."""
+    if subject.startswith("$JS."):
+        return f"JetStream does not answer on this server; is it enabled there? ({subject})"
+    return f"{subject}: nobody listens there"
 
 
 def refused_publish(words: str) -> str:
