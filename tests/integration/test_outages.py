@@ -17,7 +17,7 @@ from runtime.server import EmbeddedServer
 from tests.integration.brokers import Broker, broker, cluster
 from tests.integration.conftest import Connect
 from tests.integration.faults import frozen
-from tests.integration.test_triggers import HEALED_WITHIN, healed
+from tests.integration.healing import HEALED_WITHIN, healed
 from tests.integration.waiting import until
 from tests.proxy import Proxy
 

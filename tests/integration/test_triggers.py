@@ -1,15 +1,15 @@
 """The twelve ways in which an ordinary client dies or lies: ours is back within five seconds.
 
-More of P1 is in test_poison.py, of P10 and P11 in test_pull.py and test_shared_pull.py. The waits
-are those of a running system: no constant of the connection is changed, but where it says so.
+P9 is in test_permissions.py, more of P1 in test_poison.py, of P10 and P11 in test_pull.py and
+test_shared_pull.py. The waits are those of a running system: no constant of the connection is
+changed, but where it says so.
 """
 
 import asyncio
 import contextlib
-import os
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,15 @@ import pytest
 from runtime import connection as timing
 from runtime.bus import Bus, new_id
 from runtime.connection import Connection
-from runtime.errors import BusFault, Denied, Unavailable, Unknown
+from runtime.errors import BusFault, Unavailable, Unknown
 from runtime.server import EmbeddedServer
-from tests.integration.brokers import broker
 from tests.integration.conftest import Connect
 from tests.integration.faults import frozen, restart
 from tests.integration.hands import CONSUMER, Hands, mail, pinned
+from tests.integration.healing import HEALED_WITHIN, healed, leaving_nothing
 from tests.integration.waiting import until, until_known
 from tests.proxy import Proxy
 
-HEALED_WITHIN = 5.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,33 +33,6 @@ ROOT = Path(__file__).parents[2]
 async def link(bus: Bus, proxy: Proxy, connect: Connect) -> Connection:
     """A connection through the man in the middle."""
     return (await connect(proxy.url)).link
-
-
-async def healed(link: Connection, timeout: float = HEALED_WITHIN) -> None:
-    """Wait until the connection hears itself again; raises TimeoutError."""
-    heard = asyncio.Event()
-    subject = f"healed.{new_id()}"
-    handle = link.subscribe(subject, lambda _: heard.set())
-    try:
-        async with asyncio.timeout(timeout):
-            while not heard.is_set():
-                with contextlib.suppress(Unavailable):
-                    link.publish(subject, b"")
-                await asyncio.sleep(0.02)
-    finally:
-        link.unsubscribe(handle)
-
-
-@contextlib.contextmanager
-def leaving_nothing(link: Connection) -> Iterator[None]:
-    """What waits, listens, runs and is open afterwards is what was before."""
-    tasks, listening = len(asyncio.all_tasks()), len(link._subscriptions)
-    files = len(os.listdir("/proc/self/fd"))
-    yield
-    assert set(link._inbox.asked) <= {f"{link._inbox.name}.probe"}
-    assert len(link._subscriptions) == listening
-    assert len(asyncio.all_tasks()) <= tasks
-    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 # -- P1: a message that kills the reader -------------------------------------------------------
@@ -284,85 +256,6 @@ async def test_a_loop_that_stood_still_does_not_take_the_answer_it_has_not_read_
 def block(seconds: float) -> None:
     """Hold the loop up, as bad code does."""
     time.sleep(seconds)
-
-
-# -- P9: what the server does not permit --------------------------------------------------------
-
-USERS = """
-authorization {{ users: [
-  {{ user: u, password: pw, permissions: {{ publish: {publish}, subscribe: {subscribe} }} }}
-] }}
-"""
-ALL = '["event.>", "healed.>", "$JS.API.>", "_INBOX.>"]'
-
-
-@pytest.fixture
-async def permitted(nats_server_binary: str, tmp_path: Path) -> AsyncIterator[Connection]:
-    """One who may publish a few things, on a server that tells him so."""
-    settings = USERS.format(publish=ALL, subscribe='["healed.>", "_INBOX.>"]')
-    async with broker(nats_server_binary, tmp_path, settings) as server:
-        link = Connection([server.url], user="u", password="pw")
-        await link.open(patient=False)
-        link.subscribe("healed.reload", lambda _: None)
-        yield link
-        await link.close()
-
-
-async def test_a_publish_that_is_not_permitted_fails_at_once_and_by_its_name(
-    permitted: Connection,
-) -> None:
-    await healed(permitted)
-    async with asyncio.timeout(HEALED_WITHIN):
-        with pytest.raises(Denied, match=r"not allowed to publish to Mail\.a\.K"):
-            await permitted.request("Mail.a.K", b"", timeout=60)
-        with pytest.raises(Denied, match="not allowed to publish to secret"):
-            await Bus(permitted).publish("secret", b"", timeout=60)
-    await healed(permitted)
-
-    assert permitted.epoch == 1
-
-
-async def test_a_permission_that_is_taken_away_while_running_is_told_at_once(
-    nats_server_binary: str, tmp_path: Path
-) -> None:
-    hears = '["healed.>", "_INBOX.>"]'
-    settings = USERS.format(publish=ALL, subscribe=hears)
-    async with broker(nats_server_binary, tmp_path, settings) as server:
-        link = Connection([server.url], user="u", password="pw")
-        await link.open(patient=False)
-        with pytest.raises(Unavailable, match="nobody listens"):
-            await link.request("event.t.a", b"", timeout=5)
-        less = ALL.replace("event", "other")
-        server.reload(USERS.format(publish=less, subscribe=hears))
-        denied = await until_known(lambda: refusal(link, "event.t.a"), HEALED_WITHIN)
-        await healed(link)
-        await link.close()
-
-    assert "not allowed to publish to event.t.a" in denied
-
-
-async def refusal(link: Connection, subject: str) -> str:
-    """What the server has against a question there; nothing if it lets it pass."""
-    try:
-        await link.request(subject, b"", timeout=60)
-    except Denied as denied:
-        return str(denied)
-    except (Unavailable, Unknown):
-        pass
-    return ""
-
-
-async def test_one_who_may_not_hear_his_answers_is_told_instead_of_waiting_for_them(
-    nats_server_binary: str, tmp_path: Path
-) -> None:
-    settings = USERS.format(publish=ALL, subscribe='["_INBOX_other.>"]')
-    async with broker(nats_server_binary, tmp_path, settings) as server:
-        link = Connection([server.url], user="u", password="pw")
-        await link.open(patient=False)
-        async with asyncio.timeout(HEALED_WITHIN):
-            with pytest.raises(Denied, match=r"not allowed to hear answers at _INBOX\."):
-                await link.request("event.t.a", b"", timeout=60)
-        await link.close()
 
 
 # -- P10: a consumer that is deleted while it is pulled from -------------------------------------
