@@ -216,6 +216,7 @@ class Host:
         if isinstance(error, StateUndecodable):
             self._do_later(self._pause(actor, str(error)))
         elif not self.failed.done():
+            self.system.broken = True
             log.error("host_failed", actor=actor, exc_info=error)
             self.failed.set_exception(error)
 

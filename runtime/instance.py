@@ -17,6 +17,7 @@ import structlog
 
 from runtime.actor import Actor
 from runtime.answers import clip, find_reply, make_answer, make_refusal, remember, same_again
+from runtime.applied import Applied, collect_replies
 from runtime.crash import crash_at
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Reject
 from runtime.pull import Delivery
@@ -48,20 +49,6 @@ class _Failed(Exception):
     def __init__(self, cause: BaseException) -> None:
         super().__init__(type(cause).__name__)
         self.cause = cause
-
-
-class _Applied:
-    """What came of one delivery: the answer to give, if somebody waits for one."""
-
-    __slots__ = ("answer", "bodyhash", "delivery", "outcome", "reply_to", "type")
-
-    def __init__(self, delivery: Delivery, outcome: str) -> None:
-        self.delivery = delivery
-        self.outcome = outcome
-        self.answer: Answer | None = None
-        self.bodyhash = ""
-        self.reply_to = ""
-        self.type = ""
 
 
 class Instance:
@@ -144,7 +131,12 @@ class Instance:
         """Apply what waits, as far as it goes, in one commit; then answer and acknowledge."""
         record = self._record or await self._load()
         effects = Effects(record.timers)
-        applied, new, failure = self._apply(record, effects)
+        head = self.waiting[0]
+        if head.care is None or head.seq <= record.done:
+            applied, new, failure = self._apply(record, effects)
+        else:
+            async with head.care.handling(head.seq):
+                applied, new, failure = self._apply(record, effects, head)
         fresh = [one for one in applied if one.outcome != "seen"]
         if fresh:
             try:
@@ -158,7 +150,7 @@ class Instance:
         if failure is not None:
             await self._back_off(failure)
 
-    async def _blame(self, error: Exception, fresh: list[_Applied]) -> None:
+    async def _blame(self, error: Exception, fresh: list[Applied]) -> None:
         """What a turn sends cannot be stored: find the message it is due to, and only bury that.
 
         Several are tried again one by one; one alone is tried again as any that fails.
@@ -192,16 +184,21 @@ class Instance:
     # -- applying --------------------------------------------------------------------------
 
     def _apply(
-        self, record: Record, effects: Effects
-    ) -> tuple[list[_Applied], msgspec.Raw, _Failed | None]:
-        """Run handlers on what waits; stop at the first that fails. Nothing is stored yet."""
+        self, record: Record, effects: Effects, only: Delivery | None = None
+    ) -> tuple[list[Applied], msgspec.Raw, _Failed | None]:
+        """Run handlers on what waits; stop at the first that fails. Nothing is stored yet.
+
+        What needs care is applied as the `only` one.
+        """
         data = record.data
-        applied: list[_Applied] = []
+        applied: list[Applied] = []
         self._given = list(record.replies)
-        for delivery in list(islice(self.waiting, 1 if self._alone else MOST_AT_ONCE)):
+        for delivery in list(islice(self.waiting, 1 if self._alone or only else MOST_AT_ONCE)):
             if delivery.seq <= record.done:
                 applied.append(self._repeat(delivery, record))
                 continue
+            if delivery.care is not None and delivery is not only:
+                break
             mark = effects.mark()
             try:
                 one, data = self._handle(delivery, data, effects)
@@ -218,8 +215,11 @@ class Instance:
 
     def _handle(
         self, delivery: Delivery, data: msgspec.Raw, effects: Effects
-    ) -> tuple[_Applied, msgspec.Raw]:
+    ) -> tuple[Applied, msgspec.Raw]:
         """Apply one message to the encoded state; returns the state after it."""
+        if delivery.ended:
+            reason = f"{delivery.ended} hosts in a row ended, or stood still, while they handled it"
+            return self._bury(delivery, effects, reason, delivery.ended), data
         if self._doomed:
             return self._bury(delivery, effects, self._doomed, ATTEMPTS), data
         try:
@@ -227,7 +227,7 @@ class Instance:
             self._check_key(envelope)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
             return self._bury(delivery, effects, f"unreadable: {clip(error, 500)}", 1), data
-        one = _Applied(delivery, "applied")
+        one = Applied(delivery, "applied")
         one.reply_to, one.bodyhash, one.type = envelope.replyto, envelope.bodyhash, envelope.type
         asked = envelope.replyto and not envelope.replayed  # of which it may have been refused
         earlier = find_reply(self._given, envelope.id) if asked else None
@@ -239,7 +239,7 @@ class Instance:
         else:
             data = self._call(envelope, data, effects, one)
             # A repeat of it may be waiting in this very turn.
-            self._given += _entries([one], self.system.clock.now())
+            self._given += collect_replies([one], self.system.clock.now())
         return one, data
 
     def _call(
@@ -247,7 +247,7 @@ class Instance:
         envelope: Envelope[Any],
         data: msgspec.Raw,
         effects: Effects,
-        one: _Applied,
+        one: Applied,
     ) -> msgspec.Raw:
         actor = self._with_state(data)
         turn = Turn(
@@ -290,9 +290,9 @@ class Instance:
         if self.address.key != envelope.subject:
             self.address = Address(self.address.actor, envelope.subject)
 
-    def _repeat(self, delivery: Delivery, record: Record) -> _Applied:
+    def _repeat(self, delivery: Delivery, record: Record) -> Applied:
         """Applied before: only the answer may have been lost, and the ack."""
-        one = _Applied(delivery, "seen")
+        one = Applied(delivery, "seen")
         try:
             envelope = self.kind.cls.decode_mail(delivery.packet.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -301,11 +301,11 @@ class Instance:
             one.reply_to, one.answer = envelope.replyto, found.answer
         return one
 
-    def _bury(self, delivery: Delivery, effects: Effects, reason: str, tries: int) -> _Applied:
+    def _bury(self, delivery: Delivery, effects: Effects, reason: str, tries: int) -> Applied:
         packet = delivery.packet
         effects.send(dead_letter(self.kind.name, self._token, packet, delivery.seq, reason, tries))
         log.error("message_dead", actor=str(self.address), seq=delivery.seq, reason=reason)
-        one = _Applied(delivery, "dead")
+        one = Applied(delivery, "dead")
         try:
             envelope = msgspec.json.decode(packet.data, type=Envelope[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -318,7 +318,7 @@ class Instance:
     # -- storing ---------------------------------------------------------------------------
 
     async def _commit(
-        self, record: Record, data: msgspec.Raw, effects: Effects, fresh: list[_Applied]
+        self, record: Record, data: msgspec.Raw, effects: Effects, fresh: list[Applied]
     ) -> None:
         now = self.system.clock.now()
         new = Record(
@@ -327,7 +327,7 @@ class Instance:
             key=self.address.key,
             data=data,
             written=now,
-            replies=remember(record.replies, _entries(fresh, now), now),
+            replies=remember(record.replies, collect_replies(fresh, now), now),
             timers=effects.timers,
         )
         state = write_record(self._subject, new, self._version, self.kind.deployment)
@@ -336,7 +336,7 @@ class Instance:
         self._version = await self.system.committer.submit(messages, *lanes)
         self._record = new
 
-    def _finish(self, one: _Applied) -> None:
+    def _finish(self, one: Applied) -> None:
         """The commit stands: answer whoever waits, acknowledge, say so in one line."""
         # A host may say more than whoever wrote `replyto`: it answers inboxes, nothing else.
         if one.reply_to.startswith("_INBOX") and one.answer is not None:
@@ -376,13 +376,3 @@ class Instance:
             exc_info=failure.cause,
         )
         await asyncio.sleep(delay)
-
-
-def _entries(fresh: list[_Applied], now: Any) -> list[Replied]:
-    return [
-        Replied(answer=one.answer, at=now, bodyhash=one.bodyhash)
-        for one in fresh
-        if one.reply_to
-        and one.answer is not None
-        and one.outcome in ("applied", "rejected", "dead")
-    ]

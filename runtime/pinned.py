@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from runtime.bus import UNKNOWN_CONSUMER, Bus
 from runtime.errors import BusFault, Denied
 from runtime.packet import Packet
 from runtime.pull import NANOSECONDS, Delivery
+from runtime.seen import Seen, see
 
 log = structlog.get_logger()
 
@@ -47,18 +48,18 @@ class Owner(Protocol):
         """Forget everything held: it will be delivered again, here or elsewhere."""
         ...
 
+    async def take_over(self, floor: int, upto: int) -> None:
+        """Be told of being pinned; others had been given what is above `floor`, up to `upto`."""
+        ...
+
+    async def note_orphans(self, upto: int) -> None:
+        """Be told that somebody who is gone had been given messages up to `upto`."""
+        ...
+
     @property
     def held(self) -> int:
         """How many messages are held and not yet acknowledged."""
         ...
-
-
-class Seen(NamedTuple):
-    """A consumer as it is: whose pin it has, if any, what is in hand and what waits."""
-
-    holder: str
-    unacked: int
-    pending: int
 
 
 class PinnedPull:
@@ -90,6 +91,8 @@ class PinnedPull:
         self._expected = 0
         self._asked = 0
         self._pulls = 0
+        self._before: int | None = None
+        """The last sequence that had been delivered before we were pinned, where that is known."""
         self._renewing: asyncio.Task[None] | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -145,7 +148,7 @@ class PinnedPull:
         """Let a standby have the consumer at once."""
         if self.pin:
             try:
-                if (await self._see()).holder == self.pin:
+                if (await see(self.bus, self.consumer)).holder == self.pin:
                     await self.bus.unpin(self.consumer, GROUP)
             except BusFault as fault:
                 log.debug("unpin_failed", consumer=self.consumer, error=str(fault))
@@ -186,7 +189,7 @@ class PinnedPull:
         again only after `ACK_WAIT`.
         """
         try:
-            seen = await self._see()
+            seen = await see(self.bus, self.consumer)
         except BusFault as fault:
             log.debug("consumer_not_seen", consumer=self.consumer, error=str(fault))
             return
@@ -269,7 +272,7 @@ class PinnedPull:
         if pin != self.pin or delivery.number != self._expected:
             if pin == self.pin:
                 log.info("deliveries_lost", consumer=self.consumer, expected=self._expected)
-            self._become_pinned(pin)
+            self._become_pinned(pin, delivery)
             self.doubt()
             return
         self._expected += 1
@@ -277,9 +280,11 @@ class PinnedPull:
         self._owner.take(delivery)
         self.refill()
 
-    def _become_pinned(self, pin: str) -> None:
+    def _become_pinned(self, pin: str, first: Delivery) -> None:
         if pin != self.pin:
             self.pin, self.pinned_at = pin, asyncio.get_running_loop().time()
+            # Around one that comes again, others may have been delivered already.
+            self._before = first.seq - 1 if first.tries == 1 else None
         self.waits = self.lost_pin = False
 
     def _heed(self, packet: Packet) -> None:
@@ -325,11 +330,17 @@ class PinnedPull:
 
     async def _start_over(self) -> None:
         """Go back to the ack floor, unless somebody else holds the consumer."""
-        seen = await self._see()
+        seen = await see(self.bus, self.consumer)
         if seen.holder != self.pin:
             self.pin = ""
-        if self.pin or (seen.unacked and not seen.holder and not self.waits):
-            await self.bus.reset(self.consumer)
+        if self.pin:
+            upto = seen.delivered if self._before is None else self._before
+            await self._owner.take_over(seen.floor, upto)
+        elif seen.holder or self.waits or not seen.unacked:
+            return
+        else:
+            await self._owner.note_orphans(seen.delivered)
+        await self.bus.reset(self.consumer)
 
     async def _recreate(self) -> None:
         log.warning("consumer_missing", consumer=self.consumer)
@@ -339,16 +350,6 @@ class PinnedPull:
         except BusFault as fault:
             log.warning("consumer_not_created", consumer=self.consumer, error=str(fault))
             await asyncio.sleep(0.5)
-
-    async def _see(self) -> Seen:
-        name = f"CONSUMER.INFO.{self.bus.stream}.{self.consumer}"
-        answer = await self.bus.api(name, timeout=2.0)
-        groups = answer.get("priority_groups") or [{}]
-        return Seen(
-            str(groups[0].get("pinned_client_id", "")),
-            int(answer.get("num_ack_pending", 0)),
-            int(answer.get("num_pending", 0)),
-        )
 
 
 def _pin_of(packet: Packet) -> str:

@@ -5,7 +5,8 @@ One owner's pull, pinned to it, is in runtime/pinned.py; who does jobs in runtim
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -22,18 +23,29 @@ NANOSECONDS = 1_000_000_000
 _encode = msgspec.json.encode
 
 
+class Care(Protocol):
+    """How to handle a message that may end its host."""
+
+    def handling(self, seq: int) -> AbstractAsyncContextManager[None]:
+        """Be known to handle it for as long as the block lasts; raises BusFault."""
+        ...
+
+
 class Delivery:
     """A message that comes back until it is acknowledged.
 
     `seq` is its stream sequence, `number` the consumer's own count of deliveries, `tries`
-    how often it was delivered since the consumer was last reset.
+    how often it was delivered since the consumer was last reset. `care` is needed for one that
+    was in a lost owner's hands; one that has `ended` its host so often is not handled any more.
     """
 
-    __slots__ = ("_bus", "number", "packet", "seq", "tries")
+    __slots__ = ("_bus", "care", "ended", "number", "packet", "seq", "tries")
 
     def __init__(self, bus: Bus, packet: Packet) -> None:
         self._bus = bus
         self.packet = packet
+        self.care: Care | None = None
+        self.ended = 0
         # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>; the newer form
         # has a domain and an account before the stream.
         fields = packet.reply.split(".")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
+from runtime.careful import Careful
 from runtime.errors import BusFault
 from runtime.instance import Instance
 from runtime.pinned import GROUP, PIN_TIMEOUT, PinnedPull
@@ -59,6 +60,7 @@ class Shard:
         self.instances: OrderedDict[str, Instance] = OrderedDict()
         self._held: set[int] = set()
         self.consumer = subjects.shard_consumer(kind.name, number)
+        self.careful = Careful(system, self.consumer)
         self.pull = PinnedPull(system.bus, self.consumer, self, self._create)
         self._moved = moved
         self._role = Role.NOTHING
@@ -152,6 +154,7 @@ class Shard:
         busy = [one.task for one in self.instances.values() if one.task is not None]
         if busy and grace:
             await asyncio.wait(busy, timeout=grace)
+        await self.careful.leave()
         await self.pull.release()
         self.drop()
 
@@ -167,6 +170,7 @@ class Shard:
         if delivery.seq in self._held:
             return
         self._held.add(delivery.seq)
+        self.careful.examine(delivery)
         key = subjects.key_token(delivery.packet.subject)
         instance = self.instances.get(key)
         if instance is None:
@@ -179,10 +183,19 @@ class Shard:
 
     def drop(self) -> None:
         """Forget everything: it will be delivered again."""
+        self.careful.drop()
         for instance in self.instances.values():
             instance.stop()
         self.instances.clear()
         self._held.clear()
+
+    async def take_over(self, floor: int, upto: int) -> None:
+        """Be the owner now; another one had been given messages up to `upto`."""
+        await self.careful.take_over(floor, upto)
+
+    async def note_orphans(self, upto: int) -> None:
+        """Messages up to `upto` were given to an owner who has gone."""
+        await self.careful.note_orphans(upto)
 
     def _settle(self, delivery: Delivery) -> None:
         self._held.discard(delivery.seq)

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import secrets
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from runtime.bus import Bus
 from runtime.clock import Clock
 from runtime.committer import Committer
 from runtime.errors import ActorDefinitionError, ConfigError
+from runtime.marker import Marker
 from schemas.deployment import Deployment, Kind
 
 LOADS_AT_ONCE = 256
@@ -24,6 +26,11 @@ class System:
     def __init__(self, bus: Bus, *, name: str, clock: Clock | None = None) -> None:
         self.bus = bus
         self.name = name
+        self.incarnation = f"{name}-{secrets.token_hex(4)}"
+        """Tells this process from an earlier one of the same name."""
+        self.broken = False
+        """A part of this host could not go on: what it was at may be the reason."""
+        self.marker = Marker(bus, self.incarnation)
         self.clock = clock or Clock()
         self.committer = Committer(bus)
         self.loading = asyncio.Semaphore(LOADS_AT_ONCE)

@@ -69,6 +69,11 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        """Its process id, 0 before it was started."""
+        return self._process.pid if self._process else 0
+
+    @property
     def code(self) -> int | None:
         """Its exit code, None while it runs."""
         return self._process.returncode if self._process else None

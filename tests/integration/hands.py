@@ -16,6 +16,8 @@ class Hands:
         """The sequences of everything, in the order it came."""
         self.numbers: list[int] = []
         self.drops = 0
+        self.taken_over: list[tuple[int, int]] = []
+        self.orphans: list[int] = []
         self.waiting: dict[int, Delivery] = {}
 
     def take(self, delivery: Delivery) -> None:
@@ -28,6 +30,12 @@ class Hands:
     def drop(self) -> None:
         self.drops += 1
         self.waiting.clear()
+
+    async def take_over(self, floor: int, upto: int) -> None:
+        self.taken_over.append((floor, upto))
+
+    async def note_orphans(self, upto: int) -> None:
+        self.orphans.append(upto)
 
     def ack(self, seq: int) -> None:
         self.waiting.pop(seq).ack()
