@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import commands, workbench
-from runtime.config import Config, load, unused_environment
+from runtime.config import MOST_HOSTS, Config, load, unused_environment
 from runtime.errors import ConfigError, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.server import PortTaken
@@ -108,6 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _up_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hosts", type=_count, default=0, metavar="N", help="so many host processes"
+    )
+
+
+def _count(text: str) -> int:
+    if not (re.fullmatch("[0-9]{1,3}", text) and 1 <= int(text) <= MOST_HOSTS):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to {MOST_HOSTS}")
+    return int(text)
+
+
 def _tail_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", nargs="?", default="", help="kind/id; all topics by default")
     parser.add_argument("--after", type=_cursor, default=None, help="begin after this cursor")
@@ -129,7 +141,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 GROUPS = {"dead": "Look through dead letters, and settle them."}
 """What the first word of commands of two words is about."""
 COMMANDS: list[tuple[str, Command, str]] = [
-    ("up", commands.up, "Run everything: the embedded server, a host and the edge."),
+    ("up", commands.up, "Run everything: the embedded server, hosts and the edge."),
     ("host", commands.host, "Run deployed actors on a server that is there."),
     ("edge", commands.edge, "Serve HTTP on a server that is there."),
     ("actors", commands.actors, "Show what is deployed, what waits, and who runs it."),
@@ -143,6 +155,7 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("doctor", commands.doctor, "Say in plain words what works and what survives what."),
 ]
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "up": _up_arguments,
     "tail": _tail_arguments,
     "export": _export_arguments,
     "dead list": workbench.list_arguments,

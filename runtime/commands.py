@@ -5,6 +5,7 @@ import asyncio
 import gc
 import importlib
 import os
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from runtime.overview import show_actors
 from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
 from runtime.system import kind_of, load_class
+from runtime.watchdog import watching
 from schemas.base import Topic
 from schemas.deployment import Deployment
 
@@ -41,7 +43,7 @@ def with_url(config: Config, url: str) -> Config:
 
 
 async def up(config: Config, given: argparse.Namespace) -> int:
-    """Run the server (unless one is named), a host and the edge until stopped."""
+    """Run the server (unless one is named), the hosts and the edge until stopped."""
     resolve_keys(config, os.environ)
     check_deployments(config)
     check_addresses(config)
@@ -58,10 +60,7 @@ async def up(config: Config, given: argparse.Namespace) -> int:
 async def _keep_all_running(
     config: Config, given: argparse.Namespace, server: EmbeddedServer | None
 ) -> int:
-    arguments = ("--config", str(given.config), "--nats", config.nats.url)
-    children = [
-        Child(name, "-m", "runtime", name, *arguments, environment={}) for name in ("host", "edge")
-    ]
+    children = _children(config, given)
     tasks = [asyncio.create_task(child.keep_running()) for child in children]
     watch = asyncio.create_task(server.run_supervised()) if server else None
     try:
@@ -80,10 +79,28 @@ async def _keep_all_running(
             await server.stop()
 
 
+def _children(config: Config, given: argparse.Namespace) -> list[Child]:
+    """The edge and the hosts; each of these has a name of its own, which outlives its process."""
+    arguments = ("--config", str(given.config), "--nats", config.nats.url)
+    count = given.hosts or config.host.count
+    base = config.host.name[:60] or f"host-{secrets.token_hex(4)}"
+    names = [base] if count == 1 else [f"{base}-{number}" for number in range(1, count + 1)]
+    hosts = [
+        Child(one, "-m", "runtime", "host", *arguments, environment={"CALLBOARD_HOST_NAME": one})
+        for one in names
+    ]
+    return [*hosts, Child("edge", "-m", "runtime", "edge", *arguments, environment={})]
+
+
 async def host(config: Config, given: argparse.Namespace) -> int:
     """Run deployed actors until stopped, or until a part of the host cannot go on."""
     deployments = check_deployments(config)
-    return await until_stopped(lambda: _run_host(config, deployments))
+    return await until_stopped(lambda: _watch_host(config, deployments))
+
+
+async def _watch_host(config: Config, deployments: list[Deployment]) -> int:
+    with watching(config.host.block_limit.total_seconds()):
+        return await _run_host(config, deployments)
 
 
 async def _run_host(config: Config, deployments: list[Deployment]) -> int:

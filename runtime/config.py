@@ -21,6 +21,8 @@ from runtime.source import Source, one_line, quote
 from schemas.subjects import ACTOR_NAME
 
 MOST_CONNECTIONS = 100_000
+MOST_HOSTS = 64
+LONGEST_NAME = 64
 
 UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
 """Variables of the systems that Callboard replaces, which it has no use for."""
@@ -30,6 +32,8 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = timedelta(days=3650)
 SHORTEST_TTL = timedelta(seconds=1)
 """JetStream counts the time that a message may live in whole seconds."""
+
+SHORTEST_BLOCK = timedelta(seconds=2)
 
 _TYPE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
@@ -87,11 +91,16 @@ class EdgeTable(_Table):
 
 
 class HostTable(_Table):
-    """What this process runs (`run`, all by default), and where its own modules are."""
+    """What this process runs (`run`, all by default), and where its own modules are.
+
+    `count` is how many such processes `callboard up` starts.
+    """
 
     name: str = ""
     run: list[str] = []
     modules: str = ""
+    count: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOSTS)] = 1
+    block_limit: timedelta = timedelta(seconds=30)
 
 
 class LogTable(_Table):
@@ -210,6 +219,9 @@ def _read_durations(source: Source) -> None:
         for key in DURATIONS:
             if isinstance(table, dict) and key in table:
                 table[key] = source.at(("actor", index, key), duration, table[key])
+    host = source.raw.get("host")
+    if isinstance(host, dict) and "block_limit" in host:
+        host["block_limit"] = source.at(("host", "block_limit"), duration, host["block_limit"])
 
 
 # -- checking what types cannot say ------------------------------------------------------------
@@ -223,6 +235,9 @@ def _check(config: Config, source: Source) -> None:
         source.at(("edge", "hosts"), _check_served, name)
     for name in config.host.run:
         source.at(("host", "run"), _check_actor_name, name)
+    source.at(("host", "name"), check_host_name, config.host.name)
+    if config.host.block_limit < SHORTEST_BLOCK:
+        raise source.fault(("host", "block_limit"), "is shorter than expected: 2s or more")
     for index, key in enumerate(config.edge.key):
         _check_key(key, ("edge", "key", index), source)
     _check_once("edge", "key", attribute="id", tables=config.edge.key, source=source)
@@ -303,6 +318,13 @@ def _check_key(key: KeyTable, place: Place, source: Source) -> None:
         raise source.fault((*place, "children"), "holds an empty name; expected a child's")
 
 
+def check_host_name(name: str) -> None:
+    """Raise ValueError unless it can be shown; an empty one is made up."""
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        wanted = f"expected at most {LONGEST_NAME} characters that can be shown"
+        raise ValueError(f"{quote(name)}: {wanted}")
+
+
 def _check_actor_name(name: str) -> None:
     if not ACTOR_NAME.fullmatch(name):
         wanted = "expected a lower-case letter, then up to 31 letters, digits, _ or -"
@@ -331,6 +353,9 @@ def _override(config: Config, environ: Mapping[str, str]) -> None:
         addresses = [part.strip() for part in listen.split(",") if part.strip()]
         _in_environment("CALLBOARD_LISTEN", check_listen, addresses)
         config.edge.listen = addresses
+    if name := environ.get("CALLBOARD_HOST_NAME"):
+        _in_environment("CALLBOARD_HOST_NAME", check_host_name, name)
+        config.host.name = name
     if level := environ.get("LOG_LEVEL"):
         if level.lower() not in LEVELS:
             raise ConfigError(f"LOG_LEVEL: {quote(level)}, expected one of {', '.join(LEVELS)}")

@@ -43,13 +43,14 @@ def find_free_port() -> int:
 class Callboard:
     """A running `callboard up`, and what it says."""
 
-    def __init__(self, folder: Path, port: int = 0, edge: str = "") -> None:
+    def __init__(self, folder: Path, *more: str, port: int = 0, edge: str = "") -> None:
+        """`more` are further arguments."""
         config = folder / "callboard.toml"
         config.write_text(
             CONFIG.format(data=folder / "data", port=port or find_free_port(), edge=edge)
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "runtime", "up", "--config", str(config)],
+            [sys.executable, "-m", "runtime", "up", "--config", str(config), *more],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from runtime.server import EmbeddedServer
 from tests.integration.command import KEY, PATIENCE, ROOT, Callboard
 
 
@@ -108,6 +109,58 @@ def test_when_it_is_killed_its_processes_end_by_themselves(callboard: Callboard)
     callboard.process.wait()
 
     assert wait_until_gone(children) == []
+
+
+def test_several_hosts_run_under_names_that_outlive_their_processes(
+    tmp_path: Path, nats_server_binary: str
+) -> None:
+    running = Callboard(tmp_path, "--hosts", "3")
+    try:
+        names = {running.wait_for("host_ready")["host"] for _ in range(3)}
+        url = running.wait_for("edge_ready")["addresses"][0]
+        os.kill(running.find("host"), signal.SIGKILL)
+        again = running.wait_for("host_ready")["host"]
+        wait_until_completed(url, send(url))
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(PATIENCE)
+        running.close()
+
+    assert len(names) == 3
+    assert again in names
+    assert {name.rpartition("-")[2] for name in names} == {"1", "2", "3"}
+
+
+async def test_hosts_run_beside_one_edge_on_a_server_of_ones_own(
+    tmp_path: Path, own_server: EmbeddedServer
+) -> None:
+    running = Callboard(tmp_path, "--hosts", "2", "--nats", own_server.url)
+    try:
+        names = {running.wait_for("host_ready")["host"] for _ in range(2)}
+        url = running.wait_for("edge_ready")["addresses"][0]
+        wait_until_completed(url, send(url))
+        processes = len(running.children())
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(PATIENCE)
+        running.close()
+
+    assert len(names) == 2
+    assert processes == 3
+
+
+@pytest.mark.parametrize("text", ["0", "65", "-1", "two"])
+def test_a_number_of_hosts_that_cannot_be_is_refused(text: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "up", "--hosts", text],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    assert done.returncode == 2
+    assert "expected a number from 1 to 64" in done.stderr
 
 
 def test_an_address_that_is_taken_ends_it_with_a_sentence(
