@@ -29,7 +29,7 @@ from schemas.deployment import Deployment
 from schemas.envelope import encode
 from schemas.record import RunRecord
 
-AT_ONCE = 256
+AT_ONCE = 1000
 """How many jobs a host does at once."""
 
 handled: Counter[str] = Counter()

@@ -318,7 +318,7 @@ async def said(bus: Bus, topic: str, count: int) -> bool:
 async def speak(committer: Committer, run: str, topic: str, lease: int) -> None:
     """Say one fenced token after another, beside other commits, until the broker refuses."""
     for n in range(100_000):
-        beside = committer.submit([out("event.other.x", b"%d" % n)], "other")
+        beside = committer.submit([out("event.other.x"), out("event.other.y")], "other")
         token = Outgoing(topic, b"%d" % n, expect(lease, run))
         try:
             await committer.submit([token], run)

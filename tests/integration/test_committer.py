@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.bus import GROUP_MESSAGES, Bus, Outgoing, Stored, expect
-from runtime.committer import GROUP_BYTES, Committer
+from runtime.committer import FEW, GROUP_BYTES, WORTH_A_FLIGHT, Committer
 from runtime.errors import Conflict, Denied, Unavailable, Unknown
 from tests.integration.conftest import Connect
 from tests.integration.waiting import until, until_known
@@ -86,7 +86,50 @@ async def test_two_commits_of_one_lane_never_share_a_batch_and_keep_their_order(
         list(range(n, 80, 4)) for n in range(4)
     ]
     assert all(len({batch_of(one) for one in lane}) == len(lane) for lane in found)
-    assert committer.groups == 20
+
+
+async def test_a_few_single_messages_are_stored_without_a_batch(
+    bus: Bus, committer: Committer
+) -> None:
+    firsts = await settle([committer.submit([out(f"event.t.k{n}")]) for n in range(FEW)])
+    found = await stored(bus, ">")
+
+    assert firsts == list(range(1, FEW + 1))
+    assert not any("Nats-Batch-Id" in one.headers for one in found)
+
+
+async def test_one_of_a_few_that_is_refused_takes_none_of_the_others_with_it(
+    bus: Bus, committer: Committer
+) -> None:
+    messages = [out("event.t.a"), out("event.t.b", b"", expect(7)), out("event.t.c")]
+    results = await settle([committer.submit([message]) for message in messages])
+
+    assert [type(one) for one in results] == [int, Conflict, int]
+
+
+async def test_a_second_group_leaves_while_the_first_is_on_its_way_but_not_its_lanes(
+    bus: Bus, proxy: Proxy, connect: Connect
+) -> None:
+    committer = Committer(await connect(proxy.url))
+    task = asyncio.create_task(committer.run())
+    proxy.swallow()
+    group = [[out("event.t.a")] * WORTH_A_FLIGHT, [out("event.t.b")]]
+    first = [committer.submit(commit, f"k{n}") for n, commit in enumerate(group)]
+    await until_known(lambda: bus.last("event.t.b"))
+    second = committer.submit([out("event.t.c")] * WORTH_A_FLIGHT, "another")
+    same = committer.submit([out("event.t.d")], "k1")
+    await until_known(lambda: bus.last("event.t.c"))
+    not_yet = await bus.last("event.t.d")
+    proxy.heal()
+    proxy.cut()
+    results = await settle([*first, second])
+    await until(committer.bus.link.connected.is_set)
+    later = await settle([same])
+    task.cancel()
+
+    assert not_yet is None
+    assert [type(one) for one in results] == [Unknown] * 3
+    assert isinstance(later[0], int | Unavailable)
 
 
 async def test_a_commit_with_two_lanes_waits_for_both(bus: Bus, committer: Committer) -> None:
