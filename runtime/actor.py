@@ -116,11 +116,18 @@ class Worker(_Definition):
     """
 
     remote: ClassVar[bool] = False
+    speaking: ClassVar[frozenset[type[Message]]]
+    """The jobs whose handlers yield what they have to say."""
     decode_job: ClassVar[Callable[[bytes], Envelope[Any]]]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._find_handlers()
+        cls.speaking = frozenset(
+            message
+            for message, name in cls.handlers.items()
+            if inspect.isasyncgenfunction(getattr(cls, name))
+        )
         cls.decode_job = msgspec.json.Decoder(Envelope[cls.messages]).decode  # type: ignore[name-defined]  # a union made here
 
     async def on_start(self) -> None:

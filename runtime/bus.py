@@ -9,7 +9,7 @@ import base64
 import hashlib
 import itertools
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,9 +17,18 @@ from typing import Any
 
 import msgspec
 
+from runtime.codes import (
+    DUPLICATE,
+    INCOMPLETE,
+    NOT_FOUND,
+    NOT_NOW,
+    TOO_MANY_OPEN,
+    TOO_MANY_RESULTS,
+    read_fault,
+)
 from runtime.connection import Connection
 from runtime.crash import armed, crash_at
-from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable, Unknown
+from runtime.errors import Denied, Unavailable, Unknown
 from runtime.packet import Packet, format_headers, parse_headers
 from runtime.refusals import unheard
 from schemas import subjects
@@ -33,19 +42,6 @@ PAGE_BYTES = 1024 * 1024
 """What one read asks for at most: a client that gets more than it can take is cut off."""
 
 LONGEST_TTL = 3650 * 86400
-
-_CONFLICTS = {10071, 10164}
-# No leader, no JetStream yet, the stream is offline: it passes.
-_PASSING = {10006, 10008, 10009, 10039, 10076, 10118}
-_NO_ROOM = {10023, 10047, 10077, 10122}
-_INCOMPLETE = 10176
-_TOO_MANY_OPEN = 10210
-_NOT_NOW = 10008
-_TOO_MANY_RESULTS = 413
-DUPLICATE = 10201
-UNKNOWN_CONSUMER = 10014
-UNKNOWN_STREAM = 10059
-_NOT_FOUND = 10037
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -74,8 +70,7 @@ class PubAck:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A message as the stream holds it. `pending` counts what a range read left behind it."""
 
     seq: int
@@ -156,13 +151,13 @@ class Bus:
                 return await self._commit_once(messages, timeout)
             except Denied as denied:
                 # A part was lost, or others have too many open: nothing was stored.
-                if denied.code not in (_INCOMPLETE, _TOO_MANY_OPEN):
+                if denied.code not in (INCOMPLETE, TOO_MANY_OPEN):
                     raise
             await asyncio.sleep(pause)
         try:
             return await self._commit_once(messages, timeout)
         except Denied as denied:
-            if denied.code == _TOO_MANY_OPEN:
+            if denied.code == TOO_MANY_OPEN:
                 raise Unavailable(str(denied)) from None
             # For good, then: a subject outside the stream makes a batch incomplete as well.
             raise
@@ -213,6 +208,23 @@ class Bus:
         )
         return None if _missing(packet) else _read_stored(packet)
 
+    async def last_of(self, names: Collection[str]) -> dict[str, Stored]:
+        """The last messages of up to 1,000 subjects, by subject; as `last` for each."""
+        found: dict[str, Stored] = {}
+        if self.replicas == 1 and len(names) > 1:
+            request = {"multi_last": list(names)}
+            for packet in await self._request_many(f"$JS.API.DIRECT.GET.{self.stream}", request):
+                one = _read_stored(packet)
+                found[one.subject] = one
+            if not found or not one.pending:
+                return found
+        # Asked for one by one: what did not fit into the answer as well.
+        rest = [name for name in names if name not in found]
+        for name, last in zip(rest, await asyncio.gather(*map(self.last, rest)), strict=True):
+            if last is not None:
+                found[name] = last
+        return found
+
     async def at(self, sequence: int) -> Stored | None:
         """The message at a sequence, from the leader; None if it is gone."""
         return await self._get_from_leader(self.stream, {"seq": sequence})
@@ -221,7 +233,7 @@ class Bus:
         try:
             answer = await self.api(f"STREAM.MSG.GET.{stream}", request)
         except Denied as denied:
-            if denied.code == _NOT_FOUND:
+            if denied.code == NOT_FOUND:
                 return None
             raise
         found = answer["message"]
@@ -268,7 +280,7 @@ class Bus:
                 f"$JS.API.DIRECT.GET.{name}", {"multi_last": [pattern]}
             )
         except Denied as denied:
-            if denied.code != _TOO_MANY_RESULTS:
+            if denied.code != TOO_MANY_RESULTS:
                 raise
             return await self._read_lasts(pattern, name)
         found = [_read_stored(packet) for packet in packets]
@@ -329,7 +341,7 @@ class Bus:
         answer: dict[str, Any] = _decode(packet.data)
         if error := answer.get("error"):
             code, words = int(error.get("err_code", 0)), str(error.get("description", error))
-            raise Unavailable(words) if code == _NOT_NOW else Denied(code, words)
+            raise Unavailable(words) if code == NOT_NOW else Denied(code, words)
         return answer
 
     async def reset(self, consumer: str) -> int:
@@ -354,20 +366,8 @@ def _read_ack(data: bytes) -> PubAck:
         raise Unknown("the server answered a publish without an acknowledgement")
     answer = _decode(data)
     if error := answer.get("error"):
-        raise _fault(int(error.get("err_code", 0)), str(error.get("description", error)))
+        raise read_fault(int(error.get("err_code", 0)), str(error.get("description", error)))
     return PubAck(int(answer["seq"]), bool(answer.get("duplicate", False)))
-
-
-def _fault(code: int, description: str) -> BusFault:
-    if code in _CONFLICTS:
-        return Conflict(description)
-    if code in _NO_ROOM:
-        return NoRoom(description)
-    if code in _PASSING:
-        return Unavailable(description)
-    if code == _NOT_NOW:
-        return Unavailable(description)
-    return Denied(code, description)
 
 
 def _read_stored(packet: Packet) -> Stored:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from runtime.bus import DUPLICATE, GROUP_MESSAGES, Bus, Outgoing
+from runtime.bus import GROUP_MESSAGES, Bus, Outgoing
+from runtime.codes import DUPLICATE
 from runtime.crash import crash_at
 from runtime.errors import BusFault, Conflict, Denied
 

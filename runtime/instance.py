@@ -165,7 +165,7 @@ class Instance:
 
     async def _load(self) -> Record:
         async with self.system.loading:
-            stored = await self.system.bus.last(self._subject)
+            stored = await self.system.lookup.last(self._subject)
         if stored is None:
             self._version = 0
             self._record = new_record(self._token, self.system.bus)

@@ -44,10 +44,10 @@ class Packet:
 def parse_headers(raw: bytes) -> dict[str, str]:
     """Read a NATS header block; what is not a field is skipped, never an error."""
     fields: dict[str, str] = {}
-    for line in raw.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
+    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
         if colon:
-            fields[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace").strip()
+            fields[name] = value.strip()
     return fields
 
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from runtime.bus import UNKNOWN_CONSUMER, Bus
+from runtime.bus import Bus
+from runtime.codes import UNKNOWN_CONSUMER
 from runtime.errors import BusFault, Denied
 from runtime.packet import Packet
 from runtime.pull import NANOSECONDS, Delivery

@@ -20,9 +20,9 @@ from runtime.pull import Delivery
 from runtime.system import System
 from runtime.turn import EVENT_TTL, MOST_REASON, ROLLUP, run_ttl
 from schemas import subjects
-from schemas.base import Address, Message, Topic
+from schemas.base import Address, Message, Topic, tag_of
 from schemas.deployment import Deployment
-from schemas.envelope import Envelope, encode, seal
+from schemas.envelope import JSON, VERSION, Envelope, encode
 from schemas.record import Delta, RunRecord, RunStarted, RunSuperseded
 from schemas.subjects import ACTOR_NAME
 
@@ -76,7 +76,7 @@ class Attempt:
 
     async def read(self) -> RunRecord:
         """The run's record, if the run is still open or claimed; takes its lease."""
-        stored = await self.system.bus.last(self.subject)
+        stored = await self.system.lookup.last(self.subject)
         if stored is None:
             raise Fenced("the run is gone")
         record = decode_run(stored.data)
@@ -219,8 +219,11 @@ class Attempt:
         came = self.envelope
         self._ids += 1
         return encode(
-            seal(
-                message,
+            Envelope(
+                specversion=VERSION,
+                datacontenttype=JSON,
+                type=tag_of(message),
+                data=message,
                 id=f"{self.run}.{self.number}.{self._ids}",
                 source=str(self.address),
                 subject=subject,

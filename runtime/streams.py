@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from runtime.bus import UNKNOWN_STREAM, Bus
+from runtime.bus import Bus
+from runtime.codes import UNKNOWN_STREAM
 from runtime.errors import Denied, StreamMismatch
 from schemas import subjects
 

@@ -14,6 +14,7 @@ from runtime.bus import Bus
 from runtime.clock import Clock
 from runtime.committer import Committer
 from runtime.errors import ActorDefinitionError, ConfigError
+from runtime.lookup import Lookup
 from runtime.marker import Marker
 from schemas.deployment import Deployment, Kind
 
@@ -33,6 +34,7 @@ class System:
         self.marker = Marker(bus, self.incarnation)
         self.clock = clock or Clock()
         self.committer = Committer(bus)
+        self.lookup = Lookup(bus)
         self.loading = asyncio.Semaphore(LOADS_AT_ONCE)
         """Taken to read a record: after a start every key wants its own at once."""
         self.first_backoff = 0.05

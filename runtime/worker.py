@@ -8,7 +8,6 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator
-from inspect import isasyncgenfunction
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ import structlog
 from runtime.actor import Worker, read_options
 from runtime.answers import clip
 from runtime.crash import crash_at
+from runtime.deadline import Deadline
 from runtime.errors import BusFault, Reject, Retry
 from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
 from runtime.run import Attempt, Fenced, Voice, Work
@@ -67,6 +67,7 @@ class Pool:
         self.worker = cls(read_options(cls, deployment.name, deployment.options))
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._attempts: dict[asyncio.Task[None], Attempt] = {}
+        self._deadline = Deadline(deployment.deadline.total_seconds())
         self._held: set[int] = set() if after is None else after._held
         self._freed = asyncio.Event()
         self._pulls: list[SharedPull] = []
@@ -281,12 +282,11 @@ class Pool:
         if job.expires is not None and self.system.clock.now() >= job.expires:
             return await self._give_up(attempt, "its deadline passed before it was done")
         method = getattr(self.worker, self.cls.handlers[type(job.data)])
-        if attempt.delivery.tries > 1 or isasyncgenfunction(method):
+        if attempt.delivery.tries > 1 or type(job.data) in self.cls.speaking:
             await attempt.claim()
             crash_at("job.claimed")
         try:
-            async with asyncio.timeout(self.deployment.deadline.total_seconds()):
-                result = await self._call(method, attempt)
+            result = await self._deadline.keep(self._call(method, attempt))
         except Reject as reject:
             return await self._give_up(attempt, str(reject))
         except Fenced:
@@ -299,7 +299,7 @@ class Pool:
 
     async def _call(self, method: Any, attempt: Attempt) -> Message:
         work = Work(attempt)
-        if isasyncgenfunction(method):
+        if type(attempt.envelope.data) in self.cls.speaking:
             result = await self._listen(method(attempt.envelope.data, work), attempt)
             return _check_result(result, method)
         result = await method(attempt.envelope.data, work)

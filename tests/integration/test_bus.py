@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from runtime.bus import DUPLICATE, GROUP_MESSAGES, Bus, Outgoing, PubAck, Stored, expect, message_id
+from runtime.bus import GROUP_MESSAGES, Bus, Outgoing, PubAck, Stored, expect, message_id
+from runtime.codes import DUPLICATE
 from runtime.committer import Committer
 from runtime.errors import Conflict, Denied, Unavailable, Unknown
 from runtime.server import EmbeddedServer

@@ -1,0 +1,31 @@
+"""The error codes of JetStream that matter here, and what each means.
+
+Source: nats-server 2.15, server/errors.json.
+"""
+
+from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable
+
+INCOMPLETE = 10176
+TOO_MANY_OPEN = 10210
+NOT_NOW = 10008
+TOO_MANY_RESULTS = 413
+DUPLICATE = 10201
+UNKNOWN_CONSUMER = 10014
+UNKNOWN_STREAM = 10059
+NOT_FOUND = 10037
+
+_CONFLICTS = {10071, 10164}
+# No leader, no JetStream yet, the stream is offline: it passes.
+_PASSING = {10006, NOT_NOW, 10009, 10039, 10076, 10118}
+_NO_ROOM = {10023, 10047, 10077, 10122}
+
+
+def read_fault(code: int, description: str) -> BusFault:
+    """The fault that a refused publish is."""
+    if code in _CONFLICTS:
+        return Conflict(description)
+    if code in _NO_ROOM:
+        return NoRoom(description)
+    if code in _PASSING:
+        return Unavailable(description)
+    return Denied(code, description)
