@@ -9,7 +9,7 @@ import base64
 import hashlib
 import itertools
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -31,6 +31,7 @@ from runtime.crash import armed, crash_at
 from runtime.errors import Denied, Unavailable, Unknown
 from runtime.packet import Packet, format_headers, parse_headers
 from runtime.refusals import unheard
+from runtime.replicas import read_caught_up
 from schemas import subjects
 
 DEADLINE = 5.0
@@ -256,17 +257,30 @@ class Bus:
         packets = await self._request_many(f"$JS.API.DIRECT.GET.{stream or self.stream}", request)
         return [_read_stored(packet) for packet in packets]
 
-    async def read_all(
-        self, subject: str, *, after: int, upto: int | None = None, stream: str = ""
-    ) -> list[Stored]:
-        """Every message on a subject past a sequence."""
-        found: list[Stored] = []
+    async def read_all(self, subject: str, *, after: int, stream: str = "") -> list[Stored]:
+        """Every message on a subject past a sequence; on replicas, all that their leader had."""
+
+        async def read() -> list[Stored]:
+            pages = self._pages(subject, after, stream)
+            return [stored async for page in pages for stored in page]
+
+        return await self._caught_up(read, subject, after, stream)
+
+    async def _pages(self, subject: str, after: int, stream: str) -> AsyncIterator[list[Stored]]:
         while page := await self.read(subject, after=after, stream=stream):
-            found += page
+            yield page
             after = page[-1].seq
-            if page[-1].pending == 0 or (upto is not None and after >= upto):
+            if page[-1].pending == 0:
                 break
-        return found
+
+    async def _caught_up(
+        self, read: Callable[[], Awaitable[list[Stored]]], subject: str, after: int, stream: str
+    ) -> list[Stored]:
+        """What is read: where replicas may lag, once it is as new as the leader has it."""
+        if self.replicas == 1:
+            return await read()
+        name, newest = stream or self.stream, {"last_by_subj": subject}
+        return await read_caught_up(read, lambda: self._get_from_leader(name, newest), after)
 
     async def lasts(self, pattern: str, *, stream: str = "") -> list[Stored]:
         """The last message of every subject that matches a pattern, by sequence.
@@ -274,26 +288,22 @@ class Bus:
         As of one point in time up to 1,024 subjects and `PAGE_BYTES`, which is all that the
         server gives; of more, each as of some moment during the call.
         """
-        name = stream or self.stream
+        return await self._caught_up(lambda: self._lasts(pattern, stream), pattern, 0, stream)
+
+    async def _lasts(self, pattern: str, stream: str) -> list[Stored]:
         try:
             packets = await self._request_many(
-                f"$JS.API.DIRECT.GET.{name}", {"multi_last": [pattern]}
+                f"$JS.API.DIRECT.GET.{stream or self.stream}", {"multi_last": [pattern]}
             )
         except Denied as denied:
             if denied.code != TOO_MANY_RESULTS:
                 raise
-            return await self._read_lasts(pattern, name)
-        found = [_read_stored(packet) for packet in packets]
-        return await self._read_lasts(pattern, name) if found and found[-1].pending else found
-
-    async def _read_lasts(self, pattern: str, stream: str) -> list[Stored]:
-        newest: dict[str, Stored] = {}
-        after = 0
-        while page := await self.read(pattern, after=after, limit=1000, stream=stream):
-            newest.update((one.subject, one) for one in page)
-            after = page[-1].seq
-            if page[-1].pending == 0:
-                break
+        else:
+            found = [_read_stored(packet) for packet in packets]
+            if not found or not found[-1].pending:
+                return found
+        pages = self._pages(pattern, 0, stream)
+        newest = {stored.subject: stored async for page in pages for stored in page}
         return sorted(newest.values(), key=lambda one: one.seq)
 
     async def _request_many(self, subject: str, request: dict[str, Any]) -> list[Packet]:

@@ -3,7 +3,7 @@
 Source: nats-server 2.15, server/errors.json.
 """
 
-from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable
+from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unavailable, Unknown
 
 INCOMPLETE = 10176
 TOO_MANY_OPEN = 10210
@@ -18,6 +18,8 @@ _CONFLICTS = {10071, 10164}
 # No leader, no JetStream yet, the stream is offline: it passes.
 _PASSING = {10006, NOT_NOW, 10009, 10039, 10076, 10118}
 _NO_ROOM = {10023, 10047, 10077, 10122}
+# In a cluster: it was sent before under the same id, and whether it is stored is being decided.
+_IN_PROCESS = 10158
 
 
 def read_fault(code: int, description: str) -> BusFault:
@@ -28,4 +30,4 @@ def read_fault(code: int, description: str) -> BusFault:
         return NoRoom(description)
     if code in _PASSING:
         return Unavailable(description)
-    return Denied(code, description)
+    return Unknown(description) if code == _IN_PROCESS else Denied(code, description)

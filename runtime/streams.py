@@ -11,7 +11,8 @@ import structlog
 
 from runtime.bus import Bus
 from runtime.codes import UNKNOWN_STREAM
-from runtime.errors import Denied, StreamMismatch
+from runtime.errors import Denied, StreamMismatch, Unavailable
+from runtime.inbox import FORBIDDEN
 from schemas import subjects
 
 log = structlog.get_logger()
@@ -22,13 +23,17 @@ DESCRIPTION = Path(__file__).parent.parent / "nats" / "streams.json"
 def described(replicas: int) -> list[dict[str, Any]]:
     """The streams that must exist, as the server's API wants them."""
     found: dict[str, Any] = msgspec.json.decode(DESCRIPTION.read_bytes())
-    return [{**stream, "num_replicas": replicas} for stream in found["streams"]]
+    # A node that was killed may not be able to truncate a compressed block when it starts again;
+    # if all were, the stream is gone with them (nats-server 2.15.1).
+    differs = {"num_replicas": replicas, **({"compression": "none"} if replicas > 1 else {})}
+    return [{**stream, **differs} for stream in found["streams"]]
 
 
 async def ensure_streams(bus: Bus, *, replicas: int = 1) -> None:
     """Create what is missing and check what is there.
 
-    Raises StreamMismatch with every difference, Denied if the server refuses.
+    Raises StreamMismatch with every difference, Denied if the server refuses, Unavailable while
+    one is missing that only others may create.
     """
     for wanted in described(replicas):
         info = await _find_or_create(bus, wanted)
@@ -45,9 +50,15 @@ async def _find_or_create(bus: Bus, wanted: dict[str, Any]) -> dict[str, Any]:
     except Denied as denied:
         if denied.code != UNKNOWN_STREAM:
             raise
+    try:
+        # The same create by two processes at once is harmless: it is idempotent.
+        info = await bus.api(f"STREAM.CREATE.{name}", wanted)
+    except Denied as denied:
+        if denied.code != FORBIDDEN:
+            raise
+        raise Unavailable(f"stream {name} is missing; a host creates it, we may not") from None
     log.info("stream_created", stream=name)
-    # The same create by two processes at once is harmless: it is idempotent.
-    return await bus.api(f"STREAM.CREATE.{name}", wanted)
+    return info
 
 
 async def learn_incarnation(bus: Bus) -> bool:

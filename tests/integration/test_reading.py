@@ -52,10 +52,8 @@ async def test_a_range_of_nothing_is_empty(bus: Bus) -> None:
 async def test_all_of_a_long_topic_is_read_page_by_page(bus: Bus) -> None:
     await fill(bus, *["event.t.a"] * 1000, *["event.t.b"] * 1000, "event.t.a")
     everything = await bus.read_all("event.t.a", after=0)
-    early = await bus.read_all("event.t.a", after=0, upto=10)
 
     assert [one.seq for one in everything] == [*range(1, 1001), 2001]
-    assert [one.seq for one in early][:10] == list(range(1, 11))
 
 
 @pytest.mark.parametrize("foreign", [0, 5, 3000])
