@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 CHUNK = 64 * 1024
 LONGEST_LINE = 8 * 1024 * 1024
@@ -48,7 +48,7 @@ class Proxy:
         """Where clients connect."""
         return f"nats://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> "Proxy":
+    async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._listening.sockets[0].getsockname()[1]
         return self
@@ -56,6 +56,8 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._listening is not None
         self._listening.close()
+        # One that was accepted just now may not have begun yet.
+        self._refusing = True
         for line in self._lines:
             line.cancel()
         await asyncio.gather(*self._lines, return_exceptions=True)
@@ -151,10 +153,11 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # First of all: this may be cancelled while it waits for the ways to end.
+            server.transport.abort()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            server.transport.abort()
 
     async def _pass_questions(
         self, line: asyncio.Task[None], source: asyncio.StreamReader, way: _Way
@@ -170,13 +173,16 @@ class Proxy:
         self, line: asyncio.Task[None], source: asyncio.StreamReader, way: _Way
     ) -> None:
         with contextlib.suppress(OSError):
-            async for message in _messages(source):
+            async for message in self._read(source):
                 await self._flowing.wait()
                 if self._lose(message) or self._stranded.get(line, (False, False))[1]:
                     self.lost += 1
                     continue
                 way.put_nowait((self._due(), self._damage(message)))
         await way.join()
+
+    def _read(self, source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        return _messages(source)
 
     def _due(self) -> float:
         return asyncio.get_running_loop().time() + random.uniform(*self.latency)
@@ -208,6 +214,14 @@ class Proxy:
         at = random.randrange(len(message))
         bit = 1 << random.randrange(8)
         return message[:at] + bytes([message[at] ^ bit]) + message[at + 1 :]
+
+
+class Pipe(Proxy):
+    """Passes bytes as they come, whatever they mean: between servers, which speak otherwise."""
+
+    async def _read(self, source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        while data := await source.read(CHUNK):
+            yield data
 
 
 async def _messages(source: asyncio.StreamReader) -> AsyncIterator[bytes]:

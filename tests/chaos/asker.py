@@ -1,11 +1,13 @@
 """A process that asks accounts and journals what it was answered; it may be killed.
 
-    python -m tests.chaos.asker URL JOURNAL SEED COUNT SECONDS
+    python -m tests.chaos.asker URL JOURNAL SEED COUNT SECONDS [REPLICAS]
 
-Started again on the same journal, it repeats what was not answered under the same ids.
+Started again on the same journal, it repeats what was not answered under the same ids. It logs
+in as an edge if EDGE_PASSWORD is set.
 """
 
 import asyncio
+import os
 import random
 import sys
 import time
@@ -78,15 +80,19 @@ class Asker:
                 return {"applied": entered.applied, "balance": entered.balance}
 
 
-async def main(url: str, path: str, seed: str, count: str, seconds: str) -> None:
+async def main(
+    url: str, path: str, seed: str, count: str, seconds: str, replicas: str = "1"
+) -> None:
     """Ask until everything is answered."""
     configure(format="json", level="info")
-    link = Connection([url])
+    password = os.environ.get("EDGE_PASSWORD")
+    login = {"inbox": "_INBOX_edge", "user": "edge", "password": password} if password else {}
+    link = Connection(url.split(","), **login)
     await link.open()
     bus = Bus(link)
     while True:
         try:
-            await ensure_streams(bus)
+            await ensure_streams(bus, replicas=int(replicas))
             break
         except BusFault:
             await asyncio.sleep(0.2)

@@ -25,6 +25,7 @@ class Mail:
     body: Json
     at: float = 0.0
     """When it was stored, in seconds."""
+    shard: int = -1
 
     @property
     def key(self) -> str:
@@ -218,6 +219,6 @@ class Replay:
         self.expected.facts[mail.key].append(fact)
 
 
-def read_mail(seq: int, data: bytes, at: float) -> Mail:
-    """A message as the stream holds it."""
-    return Mail(seq, json.loads(data), at)
+def read_mail(seq: int, subject: str, data: bytes, at: float) -> Mail:
+    """A message as the stream holds it, on `mail.<shard>.ledger.<key>`."""
+    return Mail(seq, json.loads(data), at, int(subject.split(".")[1]))

@@ -14,43 +14,52 @@ from pathlib import Path
 from runtime.bus import Bus
 from runtime.connection import Packet
 from runtime.errors import BusFault
-from tests.chaos.conductor import ASKER_POINTS, HOST_POINTS, Conductor, Faults
+from tests.chaos.conductor import ASKER_POINTS, HOST_POINTS, Conductor, Faults, Site
+from tests.chaos.delays import describe, read_waits, time_to_serve
 from tests.chaos.follower import Follower
 from tests.chaos.history import History, Journal
 from tests.chaos.load import Amount, Load
 from tests.chaos.processes import Process, count_events, unexpected
+from tests.chaos.relay import Relayed
+from tests.chaos.servers import Servers
 from tests.chaos.verdict import Log, judge, read_log
 
 PINNED = "$JS.EVENT.ADVISORY.CONSUMER.PINNED.>"
 EXTRA = 40.0
 """Seconds beyond the plan for crash points that were not reached."""
 QUIET_WITHIN = 90.0
+SURE_AFTER = 3
+BROKEN = 0.8
+"""The share of the load under which things are broken. Then it must come to its end."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; `asked` are requests whose answers are checked."""
+    """How much of everything; `asked` are requests whose answers are checked.
+
+    `sent` are tasks that are sent through edges, if there are any.
+    """
 
     seconds: float
     entries: int
     asked: int
     faults: Faults
+    hosts: int = 2
+    edges: int = 0
+    sent: int = 0
 
     def times(self, factor: float) -> "Plan":
         """The same, for longer, with half as many faults in the same time.
 
         A server takes seconds to read its store again when it has grown.
         """
-        faults = {
-            name: max(1, round(getattr(self.faults, name) * factor / 2))
-            for name in Faults.__dataclass_fields__
-        }
         return replace(
             self,
             seconds=self.seconds * factor,
             entries=round(self.entries * factor),
             asked=round(self.asked * factor),
-            faults=Faults(**faults),
+            sent=round(self.sent * factor),
+            faults=self.faults.times(factor / 2),
         )
 
 
@@ -58,22 +67,24 @@ class Plan:
 class Outcome:
     """What was done, and what was wrong."""
 
-    counts: dict[str, int | float] = field(default_factory=dict)
+    counts: dict[str, int | float | str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
 class Ordeal:
     """Load, faults, quiet, another crash, and the verdict."""
 
-    def __init__(self, plan: Plan, seed: int, folder: Path) -> None:
+    def __init__(self, plan: Plan, seed: int, folder: Path, servers: Servers) -> None:
         self.outcome = Outcome()
         self._plan = plan
         self._seed = seed
         self._history = History()
         self._journal = Journal(folder / "asker.jsonl")
-        self._conductor = Conductor(folder, random.Random(seed), plan.faults.rounds)
+        site = Site(servers, folder, plan.hosts, plan.edges)
+        self._conductor = Conductor(site, random.Random(seed), plan.faults.points)
         self._takeovers = 0
         self._quiet_after = 0.0
+        self._relayed: Relayed | None = None
 
     async def run(self) -> Outcome:
         """Do it all; what is wrong is in the outcome, never raised."""
@@ -84,14 +95,21 @@ class Ordeal:
                     await self._break_under_load(clients)
                 await self._be_quiet(observer, "the load")
                 await self._crash_once_more(observer)
-                for follower in followers:
-                    await follower.stop()
-                await self._end_hosts()
-                await self._judge(await read_log(observer), followers)
+                await self._end(observer, followers)
         except TimeoutError as late:
-            self.outcome.wrong.append(str(late) or "the load did not end")
+            self.outcome.wrong.append(str(late) or self._what_did_not_end())
         self.outcome.wrong = self._conductor.wrong + self.outcome.wrong
         return self.outcome
+
+    async def _end(self, observer: Bus, followers: list[Follower]) -> None:
+        for follower in followers:
+            await follower.stop()
+        if self._relayed:
+            await self._relayed.stop(observer)
+        codes = await self._conductor.leave()
+        if any(codes):
+            self.outcome.wrong.append(f"processes that were asked to leave ended with {codes}")
+        await self._judge(await read_log(observer), followers)
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[tuple[Bus, Bus, Bus]]:
@@ -99,9 +117,9 @@ class Ordeal:
         try:
             await conductor.start()
             async with (
-                _closing(await conductor.open_bus(conductor.client_line.url)) as clients,
-                _closing(await conductor.open_bus(conductor.server.url)) as observer,
-                _closing(await conductor.open_bus(conductor.bad_line.url)) as reader,
+                _closing(await conductor.open_bus(conductor.client_line)) as clients,
+                _closing(await conductor.open_bus(conductor.quiet_line, "admin")) as observer,
+                _closing(await conductor.open_bus(conductor.bad_line)) as reader,
             ):
                 observer.subscribe(PINNED, self._count_takeover)
                 yield clients, observer, reader
@@ -110,6 +128,17 @@ class Ordeal:
 
     def _count_takeover(self, packet: Packet) -> None:
         self._takeovers += 1
+
+    def _what_did_not_end(self) -> str:
+        known = self._history.operations.values()
+        waiting = [one.id for one in known if one.how == "tell" and one.unknowns and not one.ended]
+        answered = sum(line["what"] == "ok" for line in self._journal.read())
+        sent = len(self._relayed.sender.accepted) if self._relayed else 0
+        return (
+            f"the load did not end: {sum(one.outcome == 'ok' for one in known)} entries of"
+            f" {self._plan.entries} are acknowledged, {len(waiting)} are in doubt,"
+            f" {answered} answers came of {self._plan.asked}, {sent} tasks of {self._plan.sent}"
+        )
 
     # -- the load --------------------------------------------------------------------------
 
@@ -121,10 +150,14 @@ class Ordeal:
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             group.create_task(self._ask())
-            await conductor.break_things(plan.faults, plan.seconds)
+            if plan.edges:
+                self._relayed = Relayed(conductor.site.urls, chance)
+                group.create_task(self._relayed.sender.run(plan.sent, plan.seconds))
+            await conductor.break_things(plan.faults, plan.seconds * BROKEN)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EXTRA):
                     await conductor.finish_crashing()
+            conductor.calm()
             load.enough.set()
 
     async def _ask(self) -> None:
@@ -146,16 +179,18 @@ class Ordeal:
             self._conductor.wrong.append(f"the asker ended with code {code}")
 
     def _asker(self, crash: str) -> Process:
-        folder = self._conductor.folder
+        site = self._conductor.site
         arguments = [
             "tests.chaos.asker",
             self._conductor.client_line.url,
-            str(folder / "asker.jsonl"),
+            str(site.folder / "asker.jsonl"),
             str(self._seed),
             str(self._plan.asked),
             str(self._plan.seconds),
+            str(site.servers.replicas),
         ]
-        return Process("asker", folder / "asker.log", arguments, crash=crash)
+        log, environment = site.folder / "asker.log", site.servers.environment
+        return Process("asker", log, arguments, crash=crash, environment=environment)
 
     # -- quiet -----------------------------------------------------------------------------
 
@@ -176,11 +211,6 @@ class Ordeal:
         if (after := await _last_sequence(observer)) != before:
             self.outcome.wrong.append(f"{after - before} messages came of a crash at rest")
 
-    async def _end_hosts(self) -> None:
-        codes = await self._conductor.leave()
-        if any(codes):
-            self.outcome.wrong.append(f"hosts that were asked to leave ended with {codes}")
-
     # -- the verdict -----------------------------------------------------------------------
 
     async def _judge(self, log: Log, followers: list[Follower]) -> None:
@@ -188,6 +218,7 @@ class Ordeal:
         logged = count_events(self._conductor.logs)
         self._count(log, followers, logged)
         wrong += judge(log, self._history, followers)
+        wrong += self._relayed.check() if self._relayed else []
         wrong += unexpected(logged)
         self.outcome.wrong += wrong + self._check_plan()
 
@@ -210,37 +241,40 @@ class Ordeal:
             "conflicts": logged["record_conflict"],
             "takeovers": self._takeovers,
             **dict(sorted(self._conductor.counts.items())),
-            "server's messages lost": sum(line.lost for line in self._conductor.lines),
-            "connections made": sum(line.accepted for line in self._conductor.lines),
+            "server's messages lost": self._conductor.lost,
+            "connections made": self._conductor.accepted,
             "events heard live": sum(follower.live for follower in followers),
             "events read from the log": sum(follower.read for follower in followers),
+            **(self._relayed.count() if self._relayed else {}),
+            "a killed host's keys served again after": describe(self._times_to_serve(log)),
+            "messages waited": describe([wait.seconds for wait in read_waits(log)]),
             "longest gap in seconds": _longest_gap(log),
             "seconds until quiet": self._quiet_after,
         }
 
+    def _times_to_serve(self, log: Log) -> list[float]:
+        return time_to_serve(log, self._conductor.kills, self._conductor.logs)
+
     def _check_plan(self) -> list[str]:
         """What was done less often than planned makes the run worth nothing."""
         plan, counts = self._plan, self.outcome.counts
-        planned = {
+        planned: dict[str, int] = {
             "entries acknowledged": plan.entries,
             "requests answered": plan.asked,
-            "kill": plan.faults.kills,
-            "cut": plan.faults.cuts,
-            "server_kill": plan.faults.server_kills,
-            "stall": plan.faults.stalls,
-            "freeze": plan.faults.freezes,
-            "blackout": plan.faults.blackouts,
-            **{f"crash at {point}": plan.faults.rounds for point in HOST_POINTS},
+            **plan.faults.kinds,
+            **{f"crash at {point}": plan.faults.points for point in HOST_POINTS},
             **{f"crash at {point}": 1 for point in ASKER_POINTS},
             "events heard live": 1,
             "events read from the log": 1,
-            "attempts superseded": 1,
             "seen again": 1,
+            # Who holds a run and dies is followed by another attempt, unless the run is stopped
+            # before that; of several, one is not.
+            "attempts superseded": plan.faults.points // SURE_AFTER,
         }
         return [
             f"{name}: {counts.get(name, 0)}, planned were {least}"
             for name, least in planned.items()
-            if counts.get(name, 0) < least
+            if int(counts.get(name, 0)) < least
         ]
 
 

@@ -1,13 +1,15 @@
-"""Processes of the chaos test: hosts and askers that are killed, frozen and started again."""
+"""Processes of the chaos test: hosts, edges and askers that are killed, frozen, started again."""
 
 import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,21 @@ from tests.integration.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
-CONFIG = """
+NATS = """
 [nats]
 url = "nats://127.0.0.1:1"
+replicas = {replicas}
+{login}
 
 [log]
 format = "json"
+"""
 
+LOGIN = """user = "{user}"
+password_env = "{variable}"
+"""
+
+ACTORS = """
 [[actor]]
 name = "ledger"
 type = "tests.chaos.ledger:Ledger"
@@ -35,7 +45,27 @@ attempts = 100
 name = "singer"
 type = "tests.chaos.ledger:Singer"
 attempts = 100
+
+[[actor]]
+name = "master"
+type = "actors.master:Master"
+
+[[actor]]
+name = "child"
+type = "actors.child:Child"
+options = {{ kind = "callable", call = "actors.commands:run" }}
+attempts = 100
 """
+
+EDGE = """
+[edge]
+listen = ["127.0.0.1:{port}"]
+
+[[edge.key]]
+id = "chaos"
+secret_env = "CHAOS_KEY"
+"""
+KEY = secrets.token_hex(16)
 
 EXPECTED = ("message_dead",)
 """The only errors that this test may bring about: of entries that always fail."""
@@ -44,25 +74,33 @@ EXPECTED = ("message_dead",)
 class Process:
     """One run of a Python module, with its log in a file."""
 
-    def __init__(self, name: str, log: Path, arguments: list[str], *, crash: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        arguments: list[str],
+        *,
+        crash: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         self.crash = crash
         """Where it is to kill itself: `point:nth`, or nothing."""
         self.ended_by_us = False
         self._arguments = arguments
+        self._environment = {**(environment or {}), "CRASH_AT": crash, "CHAOS_KEY": KEY}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Run it; what it says is appended to its log."""
-        environment: Mapping[str, str] = {**os.environ, "CRASH_AT": self.crash}
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 *self._arguments,
                 cwd=ROOT,
-                env=environment,
+                env={**os.environ, **self._environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -70,8 +108,8 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 before it was started."""
-        return self._process.pid if self._process else 0
+        """Its process; 0 if it does not run."""
+        return self._process.pid if self._process and self.code is None else 0
 
     @property
     def code(self) -> int | None:
@@ -125,13 +163,36 @@ def read_lines(log: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def host(name: str, folder: Path, url: str, *, crash: str = "") -> Process:
-    """A host that runs the accounts and their workers."""
-    config = folder / "chaos.toml"
-    if not config.exists():
-        config.write_text(CONFIG)
-    arguments = ["runtime", "host", "--config", str(config), "--nats", url]
-    return Process(name, folder / f"{name}.log", arguments, crash=crash)
+@dataclass(frozen=True)
+class Setting:
+    """What processes have in common: their folder, and how they find and log in to servers."""
+
+    folder: Path
+    replicas: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def configure(self, name: str, user: str, rest: str) -> Path:
+        """Write a configuration; returns its path."""
+        variable = f"{user.upper()}_PASSWORD"
+        login = LOGIN.format(user=user, variable=variable) if variable in self.environment else ""
+        path = self.folder / f"{name}.toml"
+        path.write_text(NATS.format(replicas=self.replicas, login=login) + rest)
+        return path
+
+    def host(self, name: str, url: str, *, crash: str = "") -> Process:
+        """A host that runs the accounts, their workers, and relayed tasks."""
+        config = self.configure("host", "host", ACTORS.format())
+        return self._process("host", name, config, url, crash)
+
+    def edge(self, name: str, url: str, port: int) -> Process:
+        """An edge on a port of loopback."""
+        config = self.configure(f"edge-{port}", "edge", EDGE.format(port=port))
+        return self._process("edge", name, config, url, "")
+
+    def _process(self, kind: str, name: str, config: Path, url: str, crash: str) -> Process:
+        arguments = ["runtime", kind, "--config", str(config), "--nats", url]
+        log = self.folder / f"{name}.log"
+        return Process(name, log, arguments, crash=crash, environment=self.environment)
 
 
 def count_events(logs: list[Path]) -> Counter[str]:

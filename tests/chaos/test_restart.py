@@ -10,7 +10,7 @@ from runtime.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from tests.chaos.history import History, Journal
 from tests.chaos.ordeal import until_quiet
-from tests.chaos.processes import Process, host, unexpected
+from tests.chaos.processes import Process, Setting, unexpected
 from tests.chaos.processes import count_events as count
 from tests.chaos.verdict import judge, read_log
 from tests.integration.waiting import until
@@ -58,7 +58,7 @@ class Site:
         await self.server.stop()
 
     def _host(self) -> Process:
-        return host("host", self.folder, self.server.url)
+        return Setting(self.folder).host("host", self.server.url)
 
     def _asker(self) -> Process:
         numbers = ["1", str(ASKED), str(SECONDS)]

@@ -53,16 +53,23 @@ async def read_log(bus: Bus) -> Log:
     """Read the whole stream."""
     log = Log()
     for stored in await bus.read_all("mail.*.ledger.*", after=0):
-        log.mail.append(read_mail(stored.seq, stored.data, stored.time.timestamp()))
+        at = stored.time.timestamp()
+        log.mail.append(read_mail(stored.seq, stored.subject, stored.data, at))
     for stored in await bus.read_all("event.ledger.*", after=0):
         body = json.loads(stored.data)
         log.events[body["subject"]].append((stored, body))
-    for name, found in (("event.song.*", log.songs), ("work.>", log.jobs)):
+    for name, found in (
+        ("event.song.*", log.songs),
+        ("work.squarer.>", log.jobs),
+        ("work.singer.>", log.jobs),
+    ):
         found += [(s.seq, json.loads(s.data)) for s in await bus.read_all(name, after=0)]
     for stored in await bus.lasts("state.ledger.*"):
         log.records[subjects.key_token(stored.subject)] = json.loads(stored.data)
     for stored in await bus.lasts("run.*"):
-        log.runs[subjects.key_token(stored.subject)] = (stored.seq, json.loads(stored.data))
+        record = json.loads(stored.data)
+        if not record.get("job", "").startswith("child/"):
+            log.runs[subjects.key_token(stored.subject)] = (stored.seq, record)
     log.dead = [json.loads(s.data)["data"] for s in await bus.read_all("dead.>", after=0)]
     log.timers = [stored.subject for stored in await bus.lasts("timer.>")]
     info = await bus.api(f"STREAM.INFO.{bus.stream}")

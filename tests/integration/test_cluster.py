@@ -1,21 +1,19 @@
 """Three nodes with nats/cluster.conf, and what nats/accounts.conf lets each kind of process do."""
 
-import os
+import asyncio
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from runtime.bus import Bus
+from runtime.bus import Bus, PubAck
 from runtime.connection import Connection
+from runtime.errors import Unavailable, Unknown
 from runtime.pull import ensure_consumer
 from runtime.streams import ensure_streams
-
-CONFIGURATION = Path(__file__).parents[2] / "nats" / "cluster.conf"
-PASSWORDS = {"edge": "0123456789", "host": "12e4", "admin": "$word", "system": "s y s"}
+from tests.cluster import PASSWORDS, Cluster, login
 
 MAY = [
     ("edge", "PUB mail.master.t1"),
@@ -63,53 +61,23 @@ MAY_NOT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def ports(nats_server_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
-    """The client ports of three nodes that have found each other and chosen a leader."""
-    clients, routes, monitors = free_ports(3), free_ports(3), free_ports(3)
-    urls = ", ".join(f'"nats-route://route:r0ute@127.0.0.1:{port}"' for port in routes)
-    with ExitStack() as nodes:
-        started = []
-        for n, (client, route, monitor) in enumerate(zip(clients, routes, monitors, strict=True)):
-            settings = {
-                "SERVER_NAME": f"node-{n}",
-                "CLIENT_LISTEN": f"127.0.0.1:{client}",
-                "ROUTE_LISTEN": f"127.0.0.1:{route}",
-                "MONITOR_LISTEN": f"127.0.0.1:{monitor}",
-                "STORE_DIR": tmp_path_factory.mktemp("node").as_posix(),
-                "STORE_LIMIT": "1G",
-                "ROUTE_PASSWORD": "r0ute",
-                **{f"{user.upper()}_PASSWORD": word for user, word in PASSWORDS.items()},
-            }
-            quoted = {name: f'"{value}"' for name, value in settings.items()}
-            environment = {**os.environ, **quoted, "ROUTES": f"[{urls}]"}
-            started.append(nodes.enter_context(running(nats_server_binary, environment)))
-            nodes.callback(started[-1].terminate)
-        for node in started:
-            read_until(node, "metadata leader")
-        yield clients
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(
+    nats_server_binary: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Cluster]:
+    """Three nodes that have found each other and chosen a leader."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), nats_server_binary)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
 
 
-def running(binary: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [binary, "--config", str(CONFIGURATION)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def read_until(node: subprocess.Popen[str], words: str) -> None:
-    """Wait for a line of a node's log; the test's own time limit ends the wait."""
-    assert node.stderr is not None
-    lines = []
-    for line in node.stderr:
-        lines.append(line)
-        if words in line:
-            return
-    pytest.fail("nats-server ended: " + "".join(lines))
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(each.getsockname()[1]) for each in sockets]
+@pytest.fixture
+def port(cluster: Cluster) -> int:
+    """Where clients of the first node connect."""
+    return cluster.nodes[0].port
 
 
 def complaint(port: int, user: str, line: str) -> str:
@@ -126,20 +94,20 @@ def complaint(port: int, user: str, line: str) -> str:
 
 
 @pytest.mark.parametrize(("user", "line"), MAY)
-def test_each_kind_of_process_may_do_its_work(ports: list[int], user: str, line: str) -> None:
-    assert complaint(ports[0], user, line) == ""
+def test_each_kind_of_process_may_do_its_work(port: int, user: str, line: str) -> None:
+    assert complaint(port, user, line) == ""
 
 
 @pytest.mark.parametrize(("user", "line"), MAY_NOT)
-def test_no_kind_of_process_may_do_more(ports: list[int], user: str, line: str) -> None:
-    said = complaint(ports[0], user, line)
+def test_no_kind_of_process_may_do_more(port: int, user: str, line: str) -> None:
+    said = complaint(port, user, line)
 
     assert "Permissions Violation" in said or "Authorization Violation" in said
 
 
 @pytest.mark.parametrize("user", sorted(PASSWORDS))
-def test_a_wrong_password_is_refused(ports: list[int], user: str) -> None:
-    with socket.create_connection(("127.0.0.1", ports[0]), timeout=10) as link:
+def test_a_wrong_password_is_refused(port: int, user: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
         link.sendall(f'CONNECT {{"user":"{user}","pass":"wrong"}}\r\nPING\r\n'.encode())
         with link.makefile() as said:
             answers = said.read()
@@ -148,22 +116,60 @@ def test_a_wrong_password_is_refused(ports: list[int], user: str) -> None:
 
 
 async def test_streams_are_on_all_three_nodes_and_an_edge_may_make_consumers_of_jobs(
-    ports: list[int],
+    cluster: Cluster,
 ) -> None:
-    urls = [f"nats://127.0.0.1:{port}" for port in ports]
-    link = Connection(urls, inbox="_INBOX_host", user="host", password=PASSWORDS["host"])
+    link = Connection(cluster.urls, **login("host"))
     await link.open()
     try:
         bus = Bus(link)
         await ensure_streams(bus, replicas=3)
-        edge = Connection(urls, inbox="_INBOX_edge", user="edge", password=PASSWORDS["edge"])
+        edge = Connection(cluster.urls, **login("edge"))
         await edge.open()
         try:
             await ensure_consumer(Bus(edge), "work_far_1", filter_subject="work.far.1.*")
         finally:
             await edge.close()
-        cluster = (await bus.api("STREAM.INFO.BUS"))["cluster"]
+        info = await bus.api("STREAM.INFO.BUS")
     finally:
         await link.close()
 
-    assert len({cluster["leader"], *(each["name"] for each in cluster["replicas"])}) == 3
+    found = info["cluster"]
+
+    assert len({found["leader"], *(each["name"] for each in found["replicas"])}) == 3
+    assert info["config"]["compression"] == "none"
+
+
+async def test_who_may_not_create_streams_says_what_it_waits_for(
+    nats_server_binary: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(tmp_path, nats_server_binary)
+    link = Connection(cluster.urls, **login("edge"))
+    try:
+        await cluster.start()
+        await link.open()
+        with pytest.raises(Unavailable, match="stream BUS is missing; a host creates it"):
+            await ensure_streams(Bus(link), replicas=3)
+    finally:
+        await link.close()
+        await cluster.stop()
+
+
+async def test_a_message_that_is_being_stored_may_be_sent_again_under_its_id(
+    cluster: Cluster,
+) -> None:
+    link = Connection(cluster.urls, **login("host"))
+    await link.open()
+    try:
+        bus = Bus(link)
+        await ensure_streams(bus, replicas=3)
+        outcomes: list[PubAck | BaseException] = []
+        for number in range(50):
+            headers = {"Nats-Msg-Id": f"twice-{number}"}
+            tries = [bus.publish("mail.master.t1", b"{}", headers=headers) for _ in range(8)]
+            outcomes += await asyncio.gather(*tries, return_exceptions=True)
+    finally:
+        await link.close()
+    faults = [one for one in outcomes if isinstance(one, BaseException)]
+
+    assert len(outcomes) - len(faults) >= 50
+    assert {type(fault) for fault in faults} <= {Unknown}
