@@ -25,4 +25,6 @@ def nats_server_binary() -> str:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--chaos-minutes", type=float, default=0.0, help="run the long form so long")
+    group.addoption("--chaos-rounds", type=int, default=0, help="run until so many faults")
+    group.addoption("--chaos-growth", type=float, default=0.0, help="watch memory, in minutes")
     group.addoption("--chaos-seed", type=int, default=None, help="repeat a run's schedule")

@@ -10,24 +10,22 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runtime.bus import Bus
 from runtime.connection import Connection
-from runtime.crash import POINTS
 from runtime.errors import BusFault
 from runtime.streams import ensure_streams
+from tests.chaos.faults import HOST_POINTS, Faults, Kill
 from tests.chaos.lines import Line
 from tests.chaos.processes import Process, Setting
 from tests.chaos.servers import Servers
 from tests.cluster import free_ports
 from tests.integration.waiting import until
 
-ASKER_POINTS = ("edge.published",)
-HOST_POINTS = tuple(point for point in POINTS if point not in ASKER_POINTS)
 STALLED = 5.0
 """Seconds of silence on a line: longer than a pin lives, and than a doubt takes."""
 FROZEN = 3.0
@@ -41,33 +39,6 @@ REFUSALS = (b'"err_code":10071', b'"err_code":10164')
 LOST_BY_CLIENTS = 0.01
 LOST_BY_HOSTS = 0.0005
 """The share of the server's messages that never arrive, although the connection stays."""
-
-
-@dataclass(frozen=True)
-class Faults:
-    """How many of each kind, by name, besides `points` crashes at every named point."""
-
-    kinds: Mapping[str, int]
-    points: int = 0
-
-    def schedule(self, chance: random.Random) -> list[str]:
-        """What happens, one after another."""
-        schedule = [kind for kind, count in self.kinds.items() for _ in range(count)]
-        chance.shuffle(schedule)
-        return schedule
-
-    def times(self, factor: float) -> "Faults":
-        """So many times as many, but at least one of each."""
-        kinds = {kind: max(1, round(count * factor)) for kind, count in self.kinds.items()}
-        return Faults(kinds, max(1, round(self.points * factor)) if self.points else 0)
-
-
-@dataclass(frozen=True)
-class Kill:
-    """When a host was killed, in seconds since the epoch, and which."""
-
-    at: float
-    name: str
 
 
 @dataclass
@@ -132,6 +103,12 @@ class Conductor:
     def quiet_line(self) -> Line:
         """A line that nobody touches, for whoever watches."""
         return self._lines[-1]
+
+    @property
+    def dealt(self) -> int:
+        """How many faults so far, kills and crashes among them."""
+        kinds = self.counts.keys() - {"refusals by the broker"}
+        return sum(self.counts[kind] for kind in kinds)
 
     @property
     def lost(self) -> int:
@@ -202,7 +179,7 @@ class Conductor:
     async def _start_process(self, process: Process, watch: Coroutine[Any, Any, None]) -> None:
         await process.start()
         self.logs.append(process.log)
-        self._do_later(watch)
+        self.do_later(watch)
 
     def _next_crash(self) -> str:
         if not self.points or self._rolling:
@@ -247,7 +224,8 @@ class Conductor:
                 await self._kill()
             await asyncio.sleep(0.5)
 
-    def _do_later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def do_later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something beside, until it ends or all is stopped; what it raises is wrong."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -262,7 +240,7 @@ class Conductor:
 
     async def break_things(self, faults: Faults, seconds: float) -> None:
         """Do everything on the schedule, spread over so many seconds."""
-        self._do_later(self._keep_cutting(self.bad_line, seconds))
+        self.do_later(self._keep_cutting(self.bad_line, seconds))
         schedule = faults.schedule(self._chance)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -270,7 +248,7 @@ class Conductor:
         for place, fault in enumerate(schedule, 1):
             due = began + seconds * (place - self._chance.random() / 2) / len(schedule)
             await asyncio.sleep(due - loop.time())
-            done.append(self._do_later(self._break(fault)))
+            done.append(self.do_later(self._break(fault)))
         await asyncio.wait(done)
 
     async def _break(self, fault: str) -> None:
@@ -343,7 +321,7 @@ class Conductor:
     async def _make_busy(self) -> None:
         """Return in the middle of a burst."""
         if self.burst is not None:
-            self._do_later(self.burst())
+            self.do_later(self.burst())
             await asyncio.sleep(self._chance.uniform(0.01, 0.15))
 
     async def _freeze(self) -> None:

@@ -1,4 +1,4 @@
-"""The chaos test's long form by option, and its counts at the end of every run."""
+"""The counts of the chaos test at the end of every run."""
 
 import pytest
 
@@ -10,15 +10,6 @@ def needs_nats_server(nats_server_binary: str) -> None:
     """Nothing here does without."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--chaos-minutes"):
-        return
-    skip = pytest.mark.skip(reason="the long form: run with --chaos-minutes 10")
-    for item in items:
-        if "chaos" in item.nodeid and item.get_closest_marker("slow"):
-            item.add_marker(skip)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what was done to whom, whether all was well or not."""
     for outcome in ("passed", "failed"):
@@ -26,4 +17,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for name, value in report.user_properties:
                 if name == COUNTS and report.when == "call":
                     terminalreporter.section(report.nodeid.rpartition("::")[2])
-                    terminalreporter.write_line(str(value))
+                    terminalreporter.write_line("\n".join(value.outcome.lines()))

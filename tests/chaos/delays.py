@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
 
-from tests.chaos.conductor import Kill
+from tests.chaos.faults import Kill
 from tests.chaos.model import Mail
 from tests.chaos.processes import read_lines
 from tests.chaos.verdict import Log
@@ -41,7 +41,9 @@ def read_waits(log: Log) -> list[Wait]:
     return [Wait(mail, applied[mail.cause]) for mail in log.mail if mail.cause in applied]
 
 
-def time_to_serve(log: Log, kills: Iterable[Kill], logs: Iterable[Path]) -> list[float]:
+def time_to_serve(
+    waits: Iterable[Wait], log: Log, kills: Iterable[Kill], logs: Iterable[Path]
+) -> list[float]:
     """For each shard of each killed host: seconds from the kill until it was served again.
 
     Served is the first message that was stored after the kill, so that nothing counts that the
@@ -49,15 +51,15 @@ def time_to_serve(log: Log, kills: Iterable[Kill], logs: Iterable[Path]) -> list
     """
     owners = _owners(log, logs)
     by_shard: dict[int, list[Wait]] = {}
-    for wait in read_waits(log):
+    for wait in waits:
         by_shard.setdefault(wait.mail.shard, []).append(wait)
     found = []
     for kill in kills:
-        for shard, waits in by_shard.items():
+        for shard, found_there in by_shard.items():
             before = [name for at, name in owners.get(shard, []) if at <= kill.at]
             if not before or before[-1] != kill.name:
                 continue
-            after = [w.applied for w in waits if w.mail.at > kill.at]
+            after = [w.applied for w in found_there if w.mail.at > kill.at]
             if after and min(after) - kill.at < GIVEN_UP:
                 found.append(min(after) - kill.at)
     return found
@@ -80,7 +82,7 @@ def _owners(log: Log, logs: Iterable[Path]) -> dict[int, list[Settled]]:
 def describe(seconds: list[float]) -> str:
     """The median, the ninth of ten, and the longest."""
     if len(seconds) < 2:
-        return "too few"
+        return ", ".join(f"{one:.2f} s" for one in seconds) or "never"
     ninth = quantiles(seconds, n=10)[-1]
-    figures = f"median {median(seconds):.2f}, p90 {ninth:.2f}, longest {max(seconds):.2f}"
-    return f"{figures} ({len(seconds)})"
+    figures = f"median {median(seconds):.2f}, p90 {ninth:.2f}, longest {max(seconds):.2f} s"
+    return f"{figures} of {len(seconds)}"

@@ -21,6 +21,7 @@ HOT_LANES = 6
 BURST = 200
 BURST_LANE = 999
 POISONED = 6
+FAILS_ONCE = 17
 GIVES_UP = 0.1
 """How many leave it at the first unknown outcome; the others say it again until it is known."""
 AT_LEAST = 0.02
@@ -36,9 +37,20 @@ class Amount:
 
 
 class Load:
-    """All lanes. They go on beyond what was planned until they are told that it is enough."""
+    """All lanes. They go on beyond what was planned until they are told that it is enough.
 
-    def __init__(self, bus: Bus, history: History, chance: random.Random, amount: Amount) -> None:
+    Unless some are to be `failing`, no entry fails: those behind one that does would wait.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        history: History,
+        chance: random.Random,
+        amount: Amount,
+        *,
+        failing: bool = True,
+    ) -> None:
         self.enough = asyncio.Event()
         self._bus = bus
         self._history = history
@@ -47,8 +59,9 @@ class Load:
         self._numbers: Counter[str] = Counter()
         self._made = 0
         self._confirmed = 0
+        self._failing = failing
         every = max(1, amount.entries // (POISONED + 1))
-        self._poisoned = {every * (n + 1) for n in range(POISONED)}
+        self._poisoned = {every * (n + 1) for n in range(POISONED if failing else 0)}
 
     async def run(self) -> None:
         """Put in what was planned, and more until it is enough."""
@@ -83,6 +96,8 @@ class Load:
     async def _enter(self, lane: int, key: str) -> None:
         self._made += 1
         self._numbers[key] += 1
+        if not self._failing and self._numbers[key] % FAILS_ONCE == 0:
+            self._numbers[key] += 1
         operation = Operation(
             id=f"tell-{lane}-{self._made}",
             key=key,

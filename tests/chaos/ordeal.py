@@ -7,19 +7,21 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from runtime.bus import Bus
 from runtime.connection import Packet
-from runtime.errors import BusFault
-from tests.chaos.conductor import ASKER_POINTS, HOST_POINTS, Conductor, Faults, Site
-from tests.chaos.delays import describe, read_waits, time_to_serve
+from tests.chaos.conductor import Conductor, Site
+from tests.chaos.delays import read_waits, time_to_serve
+from tests.chaos.faults import ASKER_POINTS
 from tests.chaos.follower import Follower
+from tests.chaos.growth import Growth
 from tests.chaos.history import History, Journal
 from tests.chaos.load import Amount, Load
+from tests.chaos.plan import Outcome, Plan
 from tests.chaos.processes import Process, count_events, unexpected
+from tests.chaos.quiet import last_sequence, until_quiet
 from tests.chaos.relay import Relayed
 from tests.chaos.servers import Servers
 from tests.chaos.verdict import Log, judge, read_log
@@ -28,47 +30,11 @@ PINNED = "$JS.EVENT.ADVISORY.CONSUMER.PINNED.>"
 EXTRA = 40.0
 """Seconds beyond the plan for crash points that were not reached."""
 QUIET_WITHIN = 90.0
-SURE_AFTER = 3
+STEADY = 6.0
+AFTERMATH = 3.0
+"""Seconds for which what a restart did to messages is looked for after it."""
 BROKEN = 0.8
 """The share of the load under which things are broken. Then it must come to its end."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much of everything; `asked` are requests whose answers are checked.
-
-    `sent` are tasks that are sent through edges, if there are any.
-    """
-
-    seconds: float
-    entries: int
-    asked: int
-    faults: Faults
-    hosts: int = 2
-    edges: int = 0
-    sent: int = 0
-
-    def times(self, factor: float) -> "Plan":
-        """The same, for longer, with half as many faults in the same time.
-
-        A server takes seconds to read its store again when it has grown.
-        """
-        return replace(
-            self,
-            seconds=self.seconds * factor,
-            entries=round(self.entries * factor),
-            asked=round(self.asked * factor),
-            sent=round(self.sent * factor),
-            faults=self.faults.times(factor / 2),
-        )
-
-
-@dataclass
-class Outcome:
-    """What was done, and what was wrong."""
-
-    counts: dict[str, int | float | str] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
 
 
 class Ordeal:
@@ -85,16 +51,21 @@ class Ordeal:
         self._takeovers = 0
         self._quiet_after = 0.0
         self._relayed: Relayed | None = None
+        self._growth: Growth | None = None
+        self._spans: dict[str, tuple[float, float]] = {}
+        """What was done from when until when, in seconds since the epoch."""
 
     async def run(self) -> Outcome:
         """Do it all; what is wrong is in the outcome, never raised."""
         try:
             async with self._started() as (clients, observer, reader):
+                self._watch_growth()
                 followers = [Follower(bus, "event.ledger.*") for bus in (clients, reader)]
                 async with asyncio.timeout(self._plan.seconds + EXTRA + QUIET_WITHIN):
                     await self._break_under_load(clients)
                 await self._be_quiet(observer, "the load")
-                await self._crash_once_more(observer)
+                if not self._plan.rolled:
+                    await self._crash_once_more(observer)
                 await self._end(observer, followers)
         except TimeoutError as late:
             self.outcome.wrong.append(str(late) or self._what_did_not_end())
@@ -126,6 +97,11 @@ class Ordeal:
         finally:
             await conductor.stop()
 
+    def _watch_growth(self) -> None:
+        conductor = self._conductor
+        self._growth = Growth(lambda: (*conductor.hosts, *conductor.edges))
+        conductor.do_later(self._growth.run())
+
     def _count_takeover(self, packet: Packet) -> None:
         self._takeovers += 1
 
@@ -145,7 +121,8 @@ class Ordeal:
     async def _break_under_load(self, clients: Bus) -> None:
         plan, conductor = self._plan, self._conductor
         chance = random.Random(f"{self._seed} load")
-        load = Load(clients, self._history, chance, Amount(plan.entries, plan.seconds))
+        amount = Amount(plan.entries, plan.seconds)
+        load = Load(clients, self._history, chance, amount, failing=not plan.rolled)
         conductor.burst = load.burst
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
@@ -153,16 +130,34 @@ class Ordeal:
             if plan.edges:
                 self._relayed = Relayed(conductor.site.urls, chance)
                 group.create_task(self._relayed.sender.run(plan.sent, plan.seconds))
-            await conductor.break_things(plan.faults, plan.seconds * BROKEN)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EXTRA):
-                    await conductor.finish_crashing()
+            await (self._roll() if plan.rolled else self._break())
             conductor.calm()
             load.enough.set()
 
+    async def _break(self) -> None:
+        await self._conductor.break_things(self._plan.faults, self._plan.seconds * BROKEN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXTRA):
+                await self._conductor.finish_crashing()
+
+    async def _roll(self) -> None:
+        """Restart all processes one after another, kind by kind; each kind in a span of its own."""
+        conductor = self._conductor
+        conductor.calm()
+        for name, roll in (
+            ("nothing was restarted", asyncio.sleep(STEADY)),
+            ("hosts were restarted", conductor.roll_hosts()),
+            ("edges were restarted", conductor.roll_edges()),
+            ("servers were restarted", conductor.site.servers.roll()),
+        ):
+            began = time.time()
+            await roll
+            await asyncio.sleep(AFTERMATH)
+            self._spans[f"messages waited while {name}"] = (began, time.time())
+
     async def _ask(self) -> None:
         """Run the asker until it is through; it crashes once on the way."""
-        crash = f"{ASKER_POINTS[0]}:{self._plan.asked // 4}"
+        crash = "" if self._plan.rolled else f"{ASKER_POINTS[0]}:{self._plan.asked // 4}"
         while True:
             asker = self._asker(crash)
             await asker.start()
@@ -205,10 +200,10 @@ class Ordeal:
 
     async def _crash_once_more(self, observer: Bus) -> None:
         """All that was acknowledged may come again now, and nothing may come of it."""
-        before = await _last_sequence(observer)
+        before = await last_sequence(observer)
         await self._conductor.crash_everything()
         await self._be_quiet(observer, "the last crash")
-        if (after := await _last_sequence(observer)) != before:
+        if (after := await last_sequence(observer)) != before:
             self.outcome.wrong.append(f"{after - before} messages came of a crash at rest")
 
     # -- the verdict -----------------------------------------------------------------------
@@ -217,65 +212,54 @@ class Ordeal:
         wrong = self._journal.replay(self._history)
         logged = count_events(self._conductor.logs)
         self._count(log, followers, logged)
+        self._time(log)
         wrong += judge(log, self._history, followers)
         wrong += self._relayed.check() if self._relayed else []
         wrong += unexpected(logged)
-        self.outcome.wrong += wrong + self._check_plan()
+        self.outcome.wrong += wrong + self._plan.check(self.outcome.counts)
 
     def _count(self, log: Log, followers: list[Follower], logged: Counter[str]) -> None:
         kinds = Counter(mail.body["data"]["type"] for mail in log.mail)
         known = self._history.count()
-        self.outcome.counts = {
-            "entries acknowledged": known["tell ok"],
-            "entries left unknown": known["tell unknown"],
-            "requests answered": known["ask ok"],
-            "tries of unknown outcome": known["unknown tries"],
-            "messages applied": sum(len(told) for told in log.events.values()),
-            "transfers": kinds["ledger.transfer"],
-            "reminders": kinds["ledger.tick"] + kinds["ledger.tock"],
-            "reminders dropped": logged["message reminder_dropped"],
-            "jobs": len(log.jobs),
-            "attempts superseded": sum(b["type"] == "run.superseded" for _, b in log.songs),
-            "dead letters": len(log.dead),
-            "seen again": logged["message seen"],
-            "conflicts": logged["record_conflict"],
-            "takeovers": self._takeovers,
-            **dict(sorted(self._conductor.counts.items())),
-            "server's messages lost": self._conductor.lost,
-            "connections made": self._conductor.accepted,
-            "events heard live": sum(follower.live for follower in followers),
-            "events read from the log": sum(follower.read for follower in followers),
-            **(self._relayed.count() if self._relayed else {}),
-            "a killed host's keys served again after": describe(self._times_to_serve(log)),
-            "messages waited": describe([wait.seconds for wait in read_waits(log)]),
-            "longest gap in seconds": _longest_gap(log),
-            "seconds until quiet": self._quiet_after,
-        }
+        self.outcome.counts = Counter(
+            {
+                "entries acknowledged": known["tell ok"],
+                "entries left unknown": known["tell unknown"],
+                "requests answered": known["ask ok"],
+                "tries of unknown outcome": known["unknown tries"],
+                "messages applied": sum(len(told) for told in log.events.values()),
+                "transfers": kinds["ledger.transfer"],
+                "reminders": kinds["ledger.tick"] + kinds["ledger.tock"],
+                "reminders dropped": logged["message reminder_dropped"],
+                "jobs": len(log.jobs),
+                "attempts superseded": sum(b["type"] == "run.superseded" for _, b in log.songs),
+                "dead letters": len(log.dead),
+                "seen again": logged["message seen"],
+                "conflicts": logged["record_conflict"],
+                "takeovers": self._takeovers,
+                **dict(sorted(self._conductor.counts.items())),
+                "server's messages lost": self._conductor.lost,
+                "connections made": self._conductor.accepted,
+                "events heard live": sum(follower.live for follower in followers),
+                "events read from the log": sum(follower.read for follower in followers),
+                **(self._relayed.count() if self._relayed else {}),
+            }
+        )
+        self.outcome.rounds = self._conductor.dealt
 
-    def _times_to_serve(self, log: Log) -> list[float]:
-        return time_to_serve(log, self._conductor.kills, self._conductor.logs)
-
-    def _check_plan(self) -> list[str]:
-        """What was done less often than planned makes the run worth nothing."""
-        plan, counts = self._plan, self.outcome.counts
-        planned: dict[str, int] = {
-            "entries acknowledged": plan.entries,
-            "requests answered": plan.asked,
-            **plan.faults.kinds,
-            **{f"crash at {point}": plan.faults.points for point in HOST_POINTS},
-            **{f"crash at {point}": 1 for point in ASKER_POINTS},
-            "events heard live": 1,
-            "events read from the log": 1,
-            "seen again": 1,
-            # Who holds a run and dies is followed by another attempt, unless the run is stopped
-            # before that; of several, one is not.
-            "attempts superseded": plan.faults.points // SURE_AFTER,
+    def _time(self, log: Log) -> None:
+        waits = read_waits(log)
+        served = time_to_serve(waits, log, self._conductor.kills, self._conductor.logs)
+        self.outcome.seconds = {
+            "a killed host's keys served again after": served,
+            "messages waited": [wait.seconds for wait in waits],
+            "longest time in which nothing was applied": [_longest_gap(log)],
+            "quiet after": [self._quiet_after],
         }
-        return [
-            f"{name}: {counts.get(name, 0)}, planned were {least}"
-            for name, least in planned.items()
-            if int(counts.get(name, 0)) < least
-        ]
+        for name, (began, ended) in self._spans.items():
+            within = [wait.seconds for wait in waits if began <= wait.mail.at <= ended]
+            self.outcome.seconds[name] = within
+        self.outcome.notes = self._growth.describe() if self._growth else {}
 
 
 @asynccontextmanager
@@ -284,45 +268,6 @@ async def _closing(bus: Bus) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await bus.link.close()
-
-
-async def until_quiet(bus: Bus, timeout: float) -> None:
-    """Wait until nothing is left to be done; raises TimeoutError with what is."""
-    left = "nothing was heard"
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
-                left = await what_is_left(bus)
-                if not left:
-                    return
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise TimeoutError(f"not quiet within {timeout:g} s: {left}") from None
-
-
-async def what_is_left(bus: Bus) -> str:
-    """What is still to be done, in words; nothing if all is quiet."""
-    try:
-        before = await _last_sequence(bus)
-        timers = await bus.lasts("timer.>")
-        answer = await bus.api(f"CONSUMER.LIST.{bus.stream}", {"offset": 0})
-        after = await _last_sequence(bus)
-    except BusFault as fault:
-        return f"the server does not answer: {fault}"
-    waiting = [
-        f"{one['name']}: {one['num_pending']} wait, {one['num_ack_pending']} are under way"
-        for one in answer["consumers"]
-        if one["num_pending"] or one["num_ack_pending"]
-    ]
-    waiting += [f"{timer.subject} is to come" for timer in timers]
-    # One of them may have become another while they were looked at.
-    waiting += [f"message {after} has just come"] if after != before else []
-    return "; ".join(waiting)
-
-
-async def _last_sequence(bus: Bus) -> int:
-    info = await bus.api(f"STREAM.INFO.{bus.stream}")
-    return int(info["state"]["last_seq"])
 
 
 def _longest_gap(log: Log) -> float:

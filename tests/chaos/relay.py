@@ -9,6 +9,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -76,6 +77,7 @@ class LogFollower:
         self.transcript: list[Heard] = []
         self.connections = 0
         self.wrong: list[str] = []
+        self._last = "it never connected"
         self._urls = urls
         self._chance = chance
         self._task = asyncio.create_task(self._follow())
@@ -88,9 +90,13 @@ class LogFollower:
     async def stop(self, newest: int) -> None:
         """Wait until it has heard the newest event, then stop; what it misses is told later."""
         with suppress(TimeoutError):
-            await until(lambda: self.cursor >= newest, PATIENCE)
+            await until(lambda: self.cursor >= newest or self._task.done(), PATIENCE)
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        (ended,) = await asyncio.gather(self._task, return_exceptions=True)
+        if not isinstance(ended, asyncio.CancelledError):
+            self.wrong.append(f"a follower failed at {self.cursor}: {ended!r}")
+        if self.cursor < newest:
+            self.wrong.append(f"a follower got to {self.cursor} of {newest}; {self._last}")
 
     async def _follow(self) -> None:
         async with client() as http:
@@ -99,6 +105,7 @@ class LogFollower:
                 with suppress(httpx.HTTPError):
                     async with http.stream("GET", url, params={"after": self.cursor}) as answer:
                         self.connections += 1
+                        self._last = f"at {url} since {datetime.now(UTC):%X}: {answer.status_code}"
                         await self._listen(answer)
                 await asyncio.sleep(AGAIN)
 
@@ -109,7 +116,8 @@ class LogFollower:
             if line:
                 fields[name] = value
                 continue
-            if "data" in fields:
+            # What has no cursor is about the connection, such as that the edge leaves.
+            if "data" in fields and "id" in fields:
                 self._take(fields)
                 if self._chance.random() < LEAVES:
                     return

@@ -52,6 +52,10 @@ class Servers(Protocol):
         """End them for good."""
         ...
 
+    async def roll(self) -> None:
+        """Restart one after another, as whoever installs a new version does."""
+        ...
+
     def login(self, user: str) -> dict[str, Any]:
         """How a kind of process connects."""
         ...
@@ -84,6 +88,11 @@ class OneServer:
     async def stop(self) -> None:
         """End it for good."""
         await self._server.stop()
+
+    async def roll(self) -> None:
+        """Restart it, in order."""
+        await self._server.stop()
+        await self._server.start()
 
     def login(self, user: str) -> dict[str, Any]:
         """It knows no users."""

@@ -9,9 +9,9 @@ from runtime.connection import Connection
 from runtime.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from tests.chaos.history import History, Journal
-from tests.chaos.ordeal import until_quiet
 from tests.chaos.processes import Process, Setting, unexpected
 from tests.chaos.processes import count_events as count
+from tests.chaos.quiet import until_quiet
 from tests.chaos.verdict import judge, read_log
 from tests.integration.waiting import until
 

@@ -12,7 +12,7 @@ from tests.chaos.history import History
 from tests.chaos.ledger import Ledger, Singer, Squarer
 from tests.chaos.load import Amount, Load
 from tests.chaos.model import Mail
-from tests.chaos.ordeal import until_quiet
+from tests.chaos.quiet import until_quiet
 from tests.chaos.verdict import Log, judge, read_log
 
 ENTRIES = 700
