@@ -20,7 +20,7 @@ from runtime.committer import Committer
 from runtime.connection import Connection, Packet
 from runtime.deployments import seed_deployments
 from runtime.host import Host
-from runtime.overview import list_consumers
+from runtime.loads import list_consumers
 from runtime.streams import ensure_streams
 from runtime.turn import ROLLUP
 from schemas import subjects

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from runtime import commands, workbench
+from runtime import commands, operations, workbench
 from runtime.config import MOST_HOSTS, Config, load, unused_environment
 from runtime.errors import ConfigError, RuntimeFault
 from runtime.log import configure, get_logger
@@ -120,6 +120,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _actors_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", nargs="?", default="", help="actor/key, for one key closely")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
 def _tail_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", nargs="?", default="", help="kind/id; all topics by default")
     parser.add_argument("--after", type=_cursor, default=None, help="begin after this cursor")
@@ -138,7 +143,10 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, help="the folder of the archive")
 
 
-GROUPS = {"dead": "Look through dead letters, and settle them."}
+GROUPS = {
+    "dead": "Look through dead letters, and settle them.",
+    "run": "Look at the run of a job, or stop it.",
+}
 """What the first word of commands of two words is about."""
 COMMANDS: list[tuple[str, Command, str]] = [
     ("up", commands.up, "Run everything: the embedded server, hosts and the edge."),
@@ -147,6 +155,12 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("actors", commands.actors, "Show what is deployed, what waits, and who runs it."),
     ("tail", commands.tail, "Print events as they happen."),
     ("export", commands.export, "Append a topic's events to daily files, from where it ended."),
+    ("pause", operations.pause, "Let what is sent to a key, or to a whole type, wait."),
+    ("resume", operations.resume, "Let a key, or a type, go on."),
+    ("skip", operations.skip, "Make the first message that waits for a key a dead letter."),
+    ("kill", operations.kill, "End an instance: it starts afresh, without what waits for it."),
+    ("run show", operations.show_run, "Show where it stands."),
+    ("run stop", operations.stop_run, "Stop it, and tell its sender."),
     ("dead list", workbench.list_letters, "List the messages that nobody could handle."),
     ("dead show", workbench.show_letter, "Show one of them with what it says."),
     ("dead replay", workbench.replay_letters, "Send their messages again, each once."),
@@ -156,8 +170,15 @@ COMMANDS: list[tuple[str, Command, str]] = [
 ]
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "up": _up_arguments,
+    "actors": _actors_arguments,
     "tail": _tail_arguments,
     "export": _export_arguments,
+    "pause": operations.pause_arguments,
+    "resume": operations.resume_arguments,
+    "skip": operations.skip_arguments,
+    "kill": operations.kill_arguments,
+    "run show": operations.show_run_arguments,
+    "run stop": operations.stop_run_arguments,
     "dead list": workbench.list_arguments,
     "dead show": workbench.show_arguments,
     "dead replay": workbench.replay_arguments,

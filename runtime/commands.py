@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from runtime.actor import read_options
+from runtime.closeup import describe, look_closely
 from runtime.config import ActorTable, Config, check_urls, split_address
 from runtime.deployments import seed_deployments
 from runtime.doctor import examine
@@ -21,13 +22,13 @@ from runtime.errors import ConfigError
 from runtime.follow import archive, print_events
 from runtime.host import Host, patiently
 from runtime.keys import resolve_keys
-from runtime.open import open_bus
-from runtime.overview import show_actors
+from runtime.open import open_bus, opened
+from runtime.overview import look
 from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
 from runtime.system import kind_of, load_class
 from runtime.watchdog import watching
-from schemas.base import Topic
+from schemas.base import Address, Topic
 from schemas.deployment import Deployment
 
 log = structlog.get_logger()
@@ -137,13 +138,19 @@ async def _run_edge(config: Config, serve: object) -> int:
 
 
 async def actors(config: Config, given: argparse.Namespace) -> int:
-    """Print what is deployed, what waits, and which hosts are alive."""
-    bus = await open_bus(config.nats, patient=False)
-    try:
-        for line in await show_actors(bus):
-            print(line)
-    finally:
-        await bus.link.close()
+    """Print what is deployed, what waits, and which hosts are alive; or one key from close by."""
+    async with opened(config) as bus:
+        if given.address:
+            actor, _, key = given.address.partition("/")
+            facts = await look_closely(bus, Address(actor, key or "_"))
+            lines = describe(facts)
+        else:
+            overview = await look(bus)
+            facts, lines = overview.facts(), overview.lines()
+    if given.json:
+        lines = [msgspec.json.format(msgspec.json.encode(facts)).decode()]
+    for line in lines:
+        print(line)
     return 0
 
 

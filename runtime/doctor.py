@@ -8,8 +8,9 @@ from runtime.bus import Bus
 from runtime.config import Config
 from runtime.deployments import read_deployments
 from runtime.errors import BusFault, ConfigError, StreamMismatch
+from runtime.loads import list_consumers
 from runtime.open import open_bus, server_urls
-from runtime.overview import list_consumers, read_nodes
+from runtime.overview import read_nodes
 from runtime.streams import ensure_streams
 from runtime.system import load_class
 

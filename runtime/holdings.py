@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import chain, islice
 
 import structlog
 
@@ -10,11 +11,13 @@ from runtime.neighbours import Neighbours
 from runtime.placement import Place, place
 from runtime.shard import Role, Shard
 from runtime.system import ActorType, System
-from schemas.subjects import SHARDS
+from schemas.node import Failing
+from schemas.subjects import SHARDS, shard_of_token
 
 log = structlog.get_logger()
 
 LOOK_EVERY = 0.5
+MOST_FAILING = 20
 
 Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
@@ -41,6 +44,17 @@ class Holdings:
             name: [shard.number for shard in shards if shard.pull.pin]
             for name, shards in self.shards.items()
         }
+
+    def failing(self) -> list[Failing]:
+        """Some of our keys that wait: because their first message fails, or they are paused."""
+        paused = (
+            Failing(address=one.address, seq=0, tries=0, reason=one.says)
+            for (name, key), one in self._system.controls.keys.items()
+            if one.paused
+            and name in self.shards
+            and self.shards[name][shard_of_token(name, key)].is_ours
+        )
+        return list(islice(chain(self._system.failing.values(), paused), MOST_FAILING))
 
     async def add(self, kind: ActorType, patiently: Patiently) -> None:
         """Take part for a type; returns once what is ours is pulled."""
@@ -91,6 +105,19 @@ class Holdings:
                 self._assign(shard, where)
                 if (name, shard.number) in given_up:
                     shard.look()
+
+    def call(self, name: str, key: str) -> bool:
+        """Have an instance look at what operators have said about it; False if it is not ours.
+
+        Where a type rests nobody owns it: all may try, and the broker lets one have it.
+        """
+        if not (shards := self.shards.get(name)):
+            return False
+        shard = shards[shard_of_token(name, key)]
+        if not (shard.is_ours or name in self._resting):
+            return False
+        shard.call(key)
+        return True
 
     def _places(self, name: str) -> tuple[Place, ...]:
         return place(name, frozenset({*self._neighbours.running(name), self._system.name}))

@@ -91,9 +91,14 @@ class Host:
         self.bus.link.on_rebuilt.append(self._rebuilt)
         self.bus.link.on_lost.append(self._lost)
         await self._neighbours.open()
+        await patiently(self.bus, self.system.controls.read)
         await patiently(self.bus, self._reconciler.begin)
         # Others give up what is ours once they hear of us, so by then it is pulled.
         self._tasks += [
+            asyncio.create_task(
+                self._guard(self.system.controls.run(self.holdings.call, self._reconciler.wake)),
+                name="controls",
+            ),
             asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat"),
             asyncio.create_task(self._guard(self.holdings.keep()), name="holdings"),
             asyncio.create_task(self._guard(self._reconciler.run()), name="reconciler"),
@@ -131,6 +136,11 @@ class Host:
         self.paused.pop(name, None)
         self._retire(self.pools.pop(name, None))
         await self.holdings.remove(name, GRACE)
+
+    def note_pause(self, name: str, reason: str) -> None:
+        """Say that operators have paused a type, which was stopped."""
+        self.paused[name] = reason
+        self.report()
 
     async def stand_still(self, name: str, reason: str) -> None:
         """Say that a type is not run here, and why; the same reason is said once."""
@@ -210,6 +220,7 @@ class Host:
             shard.pull.doubt()
         self._do_later(self._check_stream())
         self._reconciler.wake()
+        self.system.controls.stir()
 
     def _part_failed(self, error: BaseException, actor: str) -> None:
         """State nobody can read pauses its type; anything else ends the host, loudly."""
@@ -273,6 +284,7 @@ class Host:
             paused=dict(self.paused),
             revision=self.revision,
             owned=self.holdings.owned(),
+            failing=self.holdings.failing(),
             turns=self.system.committer.committed,
             groups=self.system.committer.groups,
         )

@@ -5,10 +5,8 @@ Who hands it messages is in runtime/shard.py.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -20,22 +18,21 @@ from runtime.answers import clip, find_reply, make_answer, make_refusal, remembe
 from runtime.applied import Applied, collect_replies
 from runtime.crash import crash_at
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Reject
+from runtime.patience import ATTEMPTS, Patience
 from runtime.pull import Delivery
 from runtime.record import encode_state, expired, new_record, read_record, write_record
+from runtime.shelf import Shelf
 from runtime.system import ActorType, System
 from runtime.turn import MOST_EFFECTS, TURN_BYTES, Effects, Turn, dead_letter
 from schemas import subjects
 from schemas.base import Address, token
+from schemas.control import Control
 from schemas.envelope import Envelope, encode
 from schemas.record import NOTHING, Answer, Record, Refusal, Replied
 
 log = structlog.get_logger()
 
 MOST_AT_ONCE = 64
-ATTEMPTS = 5
-LONGEST_BACKOFF = 10.0
-PATIENCE = timedelta(seconds=30)
-
 BROKEN = "handler_failed"
 
 
@@ -64,13 +61,13 @@ class Instance:
         self.task: asyncio.Task[None] | None = None
         self._token = key
         self._subject = subjects.state(kind.name, key)
-        self._settled = settled
+        self.settled = settled
+        self._shelf = Shelf(self, key)
+        self._control: Control | None = None
+        """What operators have said about this key."""
         self._record: Record | None = None
         self._version = 0
-        self._failing = 0
-        """The sequence of the message that fails, how often, and since when."""
-        self._failures = 0
-        self._failing_since = 0.0
+        self._patience = Patience(system, kind.name, key)
         self._given: list[Replied] = []
         self._alone = False
         """The next message is a turn of its own: one of several could not be stored."""
@@ -83,9 +80,21 @@ class Instance:
         if self.task is None:
             self._begin()
 
+    def call(self) -> None:
+        """Look at what operators have said, though no message may have come."""
+        self._shelf.called = True
+        if self.task is None:
+            self._begin()
+
+    def calm(self) -> None:
+        """What failed is tried anew, if it comes again."""
+        self._patience.end()
+
     def stop(self) -> None:
         """Forget everything: somebody else may be applying these messages by now."""
         self.waiting.clear()
+        self._shelf.called = False
+        self.calm()
         if self.task:
             self.task.cancel()
 
@@ -99,13 +108,13 @@ class Instance:
             return
         if error := task.exception():
             self.system.fail(error, self.kind.name)
-        elif self.waiting:
+        elif self.waiting or self._shelf.called:
             # It came between the task's last look and its end.
             self._begin()
 
     async def _drain(self) -> None:
         conflicts = 0
-        while self.waiting:
+        while self.waiting or self._shelf.called:
             crash_at("turn.fetched")
             try:
                 await self._turn()
@@ -129,7 +138,12 @@ class Instance:
 
     async def _turn(self) -> None:
         """Apply what waits, as far as it goes, in one commit; then answer and acknowledge."""
+        self._control = self.system.controls.find(self.kind.name, self._token)
         record = self._record or await self._load()
+        if (self._control or record.parked or self._shelf.called) and not await self._shelf.opens(
+            record, self._control
+        ):
+            return
         effects = Effects(record.timers)
         head = self.waiting[0]
         if head.care is None or head.seq <= record.done:
@@ -148,7 +162,7 @@ class Instance:
         for one in applied:
             self._finish(one)
         if failure is not None:
-            await self._back_off(failure)
+            await self._patience.back_off(self.address, failure.cause)
 
     async def _blame(self, error: Exception, fresh: list[Applied]) -> None:
         """What a turn sends cannot be stored: find the message it is due to, and only bury that.
@@ -159,9 +173,9 @@ class Instance:
         if len(fresh) > 1:
             self._alone = True
             return
-        if self._is_hopeless(fresh[0].delivery):
+        if self._patience.is_over(fresh[0].delivery.seq):
             self._doomed = f"what it sends cannot be stored: {error}"
-        await self._back_off(_Failed(error))
+        await self._patience.back_off(self.address, error)
 
     async def _load(self) -> Record:
         async with self.system.loading:
@@ -174,7 +188,9 @@ class Instance:
             try:
                 self._record = read_record(stored.data, self.system.bus)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise StateUndecodable(f"{self.address}: record: {error}") from None
+                if self._control is None or self._control.kill is None:
+                    raise StateUndecodable(f"{self.address}: record: {error}") from None
+                self._record = new_record(self._token, self.system.bus)
         if self._record.key != self._token:
             self.address = Address(self.address.actor, self._record.key)
         if expired(self._record, self.system.clock.now(), self.kind.deployment.lifetime):
@@ -193,7 +209,8 @@ class Instance:
         data = record.data
         applied: list[Applied] = []
         self._given = list(record.replies)
-        for delivery in list(islice(self.waiting, 1 if self._alone or only else MOST_AT_ONCE)):
+        most = 1 if self._alone or only else self._shelf.recalled or MOST_AT_ONCE
+        for delivery in list(islice(self.waiting, most)):
             if delivery.seq <= record.done:
                 applied.append(self._repeat(delivery, record))
                 continue
@@ -204,10 +221,10 @@ class Instance:
                 one, data = self._handle(delivery, data, effects)
             except _Failed as failure:
                 effects.undo(mark)
-                if not self._is_hopeless(delivery):
+                if not self._patience.is_over(delivery.seq):
                     return applied, data, failure
                 reason = f"{type(failure.cause).__name__}: {clip(failure.cause, 1000)}"
-                one = self._bury(delivery, effects, reason, self._failures + 1)
+                one = self._bury(delivery, effects, reason, self._patience.tries + 1)
             applied.append(one)
             if len(effects) > MOST_EFFECTS // 2 or effects.size > TURN_BYTES // 2:
                 break
@@ -222,6 +239,8 @@ class Instance:
             return self._bury(delivery, effects, reason, delivery.ended), data
         if self._doomed:
             return self._bury(delivery, effects, self._doomed, ATTEMPTS), data
+        if self._control and (reason := self._control.sentence(delivery.seq)):
+            return self._bury(delivery, effects, reason, self._patience.tried(delivery.seq)), data
         try:
             envelope = self.kind.cls.decode_mail(delivery.packet.data)
             self._check_key(envelope)
@@ -321,15 +340,22 @@ class Instance:
         self, record: Record, data: msgspec.Raw, effects: Effects, fresh: list[Applied]
     ) -> None:
         now = self.system.clock.now()
+        done = fresh[-1].delivery.seq
         new = Record(
             stream=record.stream,
-            done=fresh[-1].delivery.seq,
+            done=done,
             key=self.address.key,
             data=data,
             written=now,
             replies=remember(record.replies, collect_replies(fresh, now), now),
             timers=effects.timers,
+            parked=record.parked if record.parked > done else 0,
+            killed=record.killed,
         )
+        await self.store(new, effects)
+
+    async def store(self, new: Record, effects: Effects) -> None:
+        """Store a record and what goes with it; raises what the committer raises."""
         state = write_record(self._subject, new, self._version, self.kind.deployment)
         lanes = {state.subject, *(m.subject for m in effects.sent if m.subject[:4] == "run.")}
         messages = effects.outgoing(state, self.address)
@@ -347,7 +373,9 @@ class Instance:
         crash_at("ack.before")
         one.delivery.ack()
         self.waiting.popleft()
-        self._settled(one.delivery)
+        self._shelf.recalled = max(0, self._shelf.recalled - 1)
+        self._patience.end()
+        self.settled(one.delivery)
         log.info(
             "message_settled",
             actor=str(self.address),
@@ -355,24 +383,3 @@ class Instance:
             seq=one.delivery.seq,
             outcome=one.outcome,
         )
-
-    # -- failing ---------------------------------------------------------------------------
-
-    def _is_hopeless(self, delivery: Delivery) -> bool:
-        if delivery.seq != self._failing:
-            self._failing, self._failures = delivery.seq, 0
-            self._failing_since = time.monotonic()
-        spent = time.monotonic() - self._failing_since
-        return self._failures + 1 >= ATTEMPTS or spent > PATIENCE.total_seconds()
-
-    async def _back_off(self, failure: _Failed) -> None:
-        self._failures += 1
-        delay = min(self.system.first_backoff * 4 ** (self._failures - 1), LONGEST_BACKOFF)
-        log.warning(
-            "handler_failed",
-            actor=str(self.address),
-            attempt=self._failures,
-            retry_in=delay,
-            exc_info=failure.cause,
-        )
-        await asyncio.sleep(delay)

@@ -71,17 +71,27 @@ class Bucket:
         return [stored for stored in found if not _deleted(stored)]
 
     async def delete(
-        self, key: str, *, forget: timedelta | None = None, timeout: float = DEADLINE
+        self,
+        key: str,
+        *,
+        forget: timedelta | None = None,
+        revision: int = 0,
+        timeout: float = DEADLINE,
     ) -> None:
-        """Take a key away; the mark of that goes after `forget`, or stays."""
+        """Take a key away; the mark of that goes after `forget`, or stays.
+
+        Raises Conflict if a `revision` is given and the key is at another by now.
+        """
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         if forget:
             headers.update(expiry(forget))
+        if revision:
+            headers.update(expect(revision))
         await self._bus.publish(self._prefix + key, b"", headers=headers, timeout=timeout)
 
-    async def all(self) -> dict[str, Stored]:
-        """Every key with its value, as of one point in time."""
-        found = await self._bus.lasts(self._prefix + ">", stream=self._stream)
+    async def all(self, below: str = "") -> dict[str, Stored]:
+        """Every key with its value, as of one point in time; `below` is how they begin: `a.b.`."""
+        found = await self._bus.lasts(f"{self._prefix}{below}>", stream=self._stream)
         return {s.subject.removeprefix(self._prefix): s for s in found if not _deleted(s)}
 
     def watch(self, changed: Callable[[], None]) -> int:

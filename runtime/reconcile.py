@@ -31,6 +31,7 @@ class Runner(Protocol):
     bus: Bus
     system: System
     revision: int
+    paused: dict[str, str]
 
     async def start_type(self, deployment: Deployment) -> None:
         """Run a type; raises ConfigError, or whatever its own code raises."""
@@ -42,6 +43,10 @@ class Runner(Protocol):
 
     async def stop_type(self, name: str) -> None:
         """Take nothing more of a type; what is running ends."""
+        ...
+
+    def note_pause(self, name: str, reason: str) -> None:
+        """Say that operators have paused a type, which was stopped."""
         ...
 
     async def stand_still(self, name: str, reason: str) -> None:
@@ -63,6 +68,10 @@ class Reconciler:
         """What the host was last told to run."""
         self._refused: dict[str, str] = {}
         """What of that it could not run, and why."""
+        self._resumed: dict[str, int] = {}
+        """When operators last said of each type that it may go on, as far as that was done."""
+        self._resting: set[str] = set()
+        """Types that operators have paused."""
         self._stirred = asyncio.Event()
         # Watch before reading, or what is deployed in between is missed.
         Bucket(host.bus, BUCKET).watch(self.wake)
@@ -108,18 +117,43 @@ class Reconciler:
 
     async def _follow(self, roster: Roster) -> None:
         self._host.system.deployments = deployed = roster.deployments()
-        wanted = {n: one for n, one in deployed.items() if not self._names or n in self._names}
+        chosen = {n: one for n, one in deployed.items() if not self._names or n in self._names}
+        paused = self._paused(chosen)
+        wanted = {name: one for name, one in chosen.items() if name not in paused}
         gone = self._current.keys() - wanted.keys()
         changed = [name for name, one in wanted.items() if self._current.get(name) != one]
-        again = self._refused.keys() - set(changed)
+        again = (self._refused.keys() | self._resume(wanted)) - set(changed)
         await asyncio.gather(
             *(self._stop(name) for name in gone),
             *(self._settle(name, wanted[name]) for name in {*changed, *again} - gone),
         )
+        await self._note_pauses(paused, wanted)
         if roster.revision != self._host.revision:
             self._host.revision = roster.revision
             log.info("roster_followed", revision=roster.revision, changed=changed, gone=[*gone])
             self._host.report()
+
+    def _paused(self, chosen: Iterable[str]) -> dict[str, str]:
+        """The types that operators have paused, and why."""
+        types = self._host.system.controls.types
+        return {name: types[name].says for name in chosen if name in types and types[name].paused}
+
+    async def _note_pauses(self, paused: dict[str, str], wanted: Iterable[str]) -> None:
+        for name in self._resting - paused.keys() - set(wanted):
+            await self._host.stop_type(name)  # it was removed meanwhile
+        self._resting = set(paused)
+        for name, reason in paused.items():
+            if self._host.paused.get(name) != reason:
+                self._host.note_pause(name, reason)
+
+    def _resume(self, wanted: Iterable[str]) -> set[str]:
+        """What came to a standstill before an operator said that it may go on."""
+        controls, newly = self._host.system.controls, set()
+        for name in wanted:
+            if controls.resumed(name) > self._resumed.get(name, 0):
+                self._resumed[name] = controls.resumed(name)
+                newly.add(name)
+        return newly & self._host.paused.keys() & self._current.keys()
 
     async def _stop(self, name: str) -> None:
         await self._host.stop_type(name)

@@ -82,6 +82,11 @@ class Shard:
         if self._moving is None and self._is_to_move():
             self._moving = asyncio.create_task(self._move(), name=f"move {self.consumer}")
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether we own it: because it is pinned to us, or would be if a message came."""
+        return bool(self.pull.pin) or self._role is Role.OWNER
+
     def doubt_role(self) -> None:
         """Nobody knows who is alive: keep what we have, and win nothing back."""
         self.pull.insists = False
@@ -171,15 +176,22 @@ class Shard:
             return
         self._held.add(delivery.seq)
         self.careful.examine(delivery)
-        key = subjects.key_token(delivery.packet.subject)
+        self._find(subjects.key_token(delivery.packet.subject)).push(delivery)
+        self._evict()
+
+    def call(self, key: str) -> None:
+        """Have the instance of a key, a token, look at what operators have said about it."""
+        self._find(key).call()
+        self._evict()
+
+    def _find(self, key: str) -> Instance:
         instance = self.instances.get(key)
         if instance is None:
             instance = Instance(self.kind, key, self.system, self._settle)
             self.instances[key] = instance
         else:
             self.instances.move_to_end(key)
-        instance.push(delivery)
-        self._evict()
+        return instance
 
     def drop(self) -> None:
         """Forget everything: it will be delivered again."""

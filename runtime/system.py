@@ -13,10 +13,12 @@ from runtime.actor import Actor, Worker, read_options
 from runtime.bus import Bus
 from runtime.clock import Clock
 from runtime.committer import Committer
+from runtime.controls import Controls
 from runtime.errors import ActorDefinitionError, ConfigError
 from runtime.lookup import Lookup
 from runtime.marker import Marker
 from schemas.deployment import Deployment, Kind
+from schemas.node import Failing
 
 LOADS_AT_ONCE = 256
 
@@ -40,6 +42,9 @@ class System:
         self.first_backoff = 0.05
         """Seconds before a failed handler is tried again; each further wait is four times it."""
         self.deployments: dict[str, Deployment] = {}
+        self.controls = Controls(bus)
+        self.failing: dict[tuple[str, str], Failing] = {}
+        """By actor and key's token: the instances here whose first message fails."""
         self.fail: Callable[[BaseException, str], None] = _raise
 
 

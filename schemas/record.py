@@ -39,7 +39,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """All that is kept of one instance of a keyed actor.
 
     `done` is the stream sequence of the last message applied, in the stream that was
-    created at `stream`. `timers` holds the current generation of each reminder.
+    created at `stream`. `timers` holds the current generation of each reminder. `parked` is
+    the sequence up to which messages past `done` were put aside while the key was paused,
+    `killed` the number of the last kill that was done.
     """
 
     stream: str
@@ -49,6 +51,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     written: datetime | None = None
     replies: list[Replied] = []
     timers: dict[str, int] = {}
+    parked: int = 0
+    killed: int = 0
 
 
 RunState = Literal["open", "claimed", "finished", "stopped"]

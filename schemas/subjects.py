@@ -35,6 +35,16 @@ def shard_mail(actor: str, shard: int) -> str:
     return f"mail.{shard}.{actor}.*"
 
 
+def stored_at(address: Address) -> str:
+    """Where the messages to one instance are stored."""
+    return f"mail.{shard_of(address.actor, address.key)}.{address.actor}.{token(address.key)}"
+
+
+def stored_mail(actor: str, key: str) -> str:
+    """The filter for what one instance was sent; `key` is already a token."""
+    return f"mail.*.{actor}.{key}"
+
+
 def work(actor: str, priority: int, key: str) -> str:
     """The subject of a job; priority 0 is the most urgent."""
     return f"work.{actor}.{priority}.{token(key)}"
@@ -68,6 +78,11 @@ def run(run_id: str) -> str:
 def timer(address: Address, name: str) -> str:
     """The subject that holds a reminder of an instance."""
     return f"timer.{address.actor}.{token(address.key)}.{token(name)}"
+
+
+def timers(actor: str, key: str) -> str:
+    """The filter for all reminders of an instance; `key` is already a token."""
+    return f"timer.{actor}.{key}.*"
 
 
 def dead(actor: str, key: str) -> str:
@@ -121,8 +136,13 @@ def work_consumer(actor: str, priority: int) -> str:
 
 
 def shard_of(actor: str, key: str) -> int:
-    """The shard of a key, as the server computes it: FNV-1a (32 bit) of the tokens."""
+    """The shard of a key, as the server computes it."""
+    return shard_of_token(actor, token(key))
+
+
+def shard_of_token(actor: str, key: str) -> int:
+    """The same for a key that is a token already: FNV-1a (32 bit) of the tokens."""
     digest = 0x811C9DC5
-    for byte in f"{actor}{token(key)}".encode():
+    for byte in f"{actor}{key}".encode():
         digest = ((digest ^ byte) * 0x01000193) & 0xFFFFFFFF
     return digest % SHARDS
