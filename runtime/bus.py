@@ -227,11 +227,8 @@ class Bus:
         return found
 
     async def at(self, sequence: int, subject: str = "") -> Stored | None:
-        """The message at a sequence, from the leader; None if it is gone.
-
-        With a subject, the first on that from there on.
-        """
-        request = {"seq": sequence, **({"next_by_subj": subject} if subject else {})}
+        """The message at a sequence, or the first on a subject from there on; from the leader."""
+        request = {"seq": sequence} | ({"next_by_subj": subject} if subject else {})
         return await self._get_from_leader(self.stream, request)
 
     async def _get_from_leader(self, stream: str, request: dict[str, Any]) -> Stored | None:
