@@ -52,6 +52,12 @@ class Delivery:
         at = 4 if len(fields) == 9 else 6
         self.tries, self.seq, self.number = (int(field) for field in fields[at : at + 3])
 
+    @property
+    def stored(self) -> float:
+        """When the server stored the message, in seconds since 1970."""
+        fields = self.packet.reply.split(".")
+        return int(fields[7 if len(fields) == 9 else 9]) / NANOSECONDS
+
     def ack(self) -> None:
         """Done. Lost acks are harmless: what was done is remembered elsewhere."""
         self._say(b"")

@@ -5,6 +5,7 @@ run's record: a stop, a takeover, a newer attempt.
 """
 
 import asyncio
+import contextlib
 import time
 from datetime import timedelta
 from functools import cached_property
@@ -16,7 +17,7 @@ import structlog
 from runtime.answers import clip
 from runtime.bus import Outgoing, expect, expiry
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unknown
-from runtime.pull import Delivery
+from runtime.pull import ACK_WAIT, Delivery
 from runtime.system import System
 from runtime.turn import EVENT_TTL, MOST_REASON, ROLLUP, run_ttl
 from schemas import subjects
@@ -32,6 +33,9 @@ COALESCE = 0.03
 COALESCE_BYTES = 1024
 MOST_AT_ONCE = 32 * 1024
 """Characters of one delta, and of what may wait to be said."""
+GIVE_BACK_WITHIN = 1.0
+OVERDUE = ACK_WAIT
+"""Seconds after which a job comes again that nobody gave back: who had it was lost."""
 DELTA_GRACE = timedelta(minutes=15)
 
 decode_run = msgspec.json.Decoder(RunRecord).decode
@@ -55,6 +59,11 @@ class Attempt:
         self.subject = subjects.run(self.run)
         self.address = Address(deployment.name, envelope.subject)
         self.number = 1
+        self.failures = 0
+        """Attempts that ended with an error."""
+        self.crashes = 0
+        """Attempts that ended with their host."""
+        self.claimed = False
         self.lease = 0
         self.lost = False
         """Somebody else wrote the run's record, and we were told."""
@@ -73,6 +82,18 @@ class Attempt:
         """
         record = await self.read()
         self.number = record.attempt + 1
+        self.failures = record.failures
+        self.crashes = record.crashes + self._ended_with_its_host(record)
+
+    def _ended_with_its_host(self, record: RunRecord) -> bool:
+        """Whether nobody can have ended the last attempt but the end of its host.
+
+        One that had claimed nothing has left no trace but a job that was not settled in time.
+        """
+        if record.state == "claimed":
+            return record.host != self.system.incarnation
+        overdue = time.time() - self.delivery.stored > OVERDUE
+        return record.attempt == 0 and self.delivery.tries > 1 and overdue
 
     async def read(self) -> RunRecord:
         """The run's record, if the run is still open or claimed; takes its lease."""
@@ -94,6 +115,7 @@ class Attempt:
             event = RunSuperseded(run=self.run, attempt=self.number)
         messages = [self._record("claimed"), *self._events(event)]
         self.lease = await self._commit(messages)
+        self.claimed = True
 
     async def holds(self) -> bool:
         """Whether the run's record is still the one we hold, or is just being replaced by us."""
@@ -116,6 +138,13 @@ class Attempt:
         """Give the run back for the next attempt, and remember that this one was made."""
         record = self._record("open", reason=clip(reason, MOST_REASON))
         self.lease = await self._commit([record])
+
+    async def give_back(self) -> None:
+        """Release the run because this host is leaving, if that can be done at once."""
+        if self.claimed:
+            with contextlib.suppress(Fenced, BusFault, TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_WITHIN):
+                    await self.release("its host was stopped")
 
     # -- speaking --------------------------------------------------------------------------
 
@@ -201,7 +230,9 @@ class Attempt:
             job=str(self.address),
             state=state,
             attempt=self.number,
-            host=self.system.name,
+            failures=self.failures,
+            crashes=self.crashes,
+            host=self.system.incarnation,
             # Makes each record of each try unlike any other, so that ours is recognised.
             epoch=time.time_ns(),
             reason=reason,

@@ -33,6 +33,8 @@ class System:
         """Tells this process from an earlier one of the same name."""
         self.broken = False
         """A part of this host could not go on: what it was at may be the reason."""
+        self.suspect = ""
+        """The run that is being tried alone, because hosts ended while they tried it."""
         self.marker = Marker(bus, self.incarnation)
         self.clock = clock or Clock()
         self.committer = Committer(bus)

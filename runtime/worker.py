@@ -5,7 +5,6 @@ How an attempt holds its run and speaks is in runtime/run.py.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -18,16 +17,16 @@ from runtime.answers import clip
 from runtime.crash import crash_at
 from runtime.deadline import Deadline
 from runtime.errors import BusFault, Reject, Retry
+from runtime.fitness import check_result, find_unfit, retry_delay
 from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
 from runtime.run import Attempt, Fenced, Voice, Work
 from runtime.system import System
-from runtime.turn import MOST_BYTES, MOST_REASON, dead_letter
+from runtime.turn import MOST_REASON, dead_letter
 from schemas import subjects
 from schemas.base import Message
 from schemas.deployment import Deployment
-from schemas.envelope import Envelope, encode
+from schemas.envelope import Envelope
 from schemas.record import Delta, RunFailed
-from schemas.subjects import ACTOR_NAME
 
 log = structlog.get_logger()
 
@@ -35,8 +34,12 @@ HEARTBEAT = ACK_WAIT / 3
 LONG_PULL = 5.0
 LOW_FIRST_EVERY = 8
 PAUSE = 0.05
-FIRST_RETRY = 0.5
-LAST_RETRY = 60.0
+SUSPECT = 2
+"""Hosts that ended while they did a job, from which on it is done while no other such job is."""
+CULPRIT = 3
+"""The same, from which on it is not done any more; more often if it may be tried more often."""
+NEXT_TURN = 1.0
+PUT_OFF = "put_off"
 
 
 async def create_work_consumers(system: System, name: str) -> None:
@@ -224,7 +227,7 @@ class Pool:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             await self._bury_unread(delivery, f"unreadable: {clip(error, 500)}")
             return
-        if reason := _unfit(envelope):
+        if reason := find_unfit(envelope):
             await self._bury_unread(delivery, reason)
             return
         attempt = Attempt(self.system, self.deployment, envelope, delivery)
@@ -243,6 +246,8 @@ class Pool:
             await self._abandon(attempt, error)
             return
         crash_at("job.done")
+        if outcome == PUT_OFF:
+            return
         log.info(
             "job_settled",
             actor=str(attempt.address),
@@ -259,7 +264,7 @@ class Pool:
         if attempt.delivery.tries > self.deployment.attempts:
             await self._bury_unread(attempt.delivery, reason)
         else:
-            attempt.delivery.nak(_delay(error, attempt.delivery.tries))
+            attempt.delivery.nak(retry_delay(error, attempt.delivery.tries))
 
     async def _hold(self, attempt: Attempt) -> str:
         """Do the job, unless it is stopped meanwhile or this host is stopping."""
@@ -272,13 +277,28 @@ class Pool:
         except asyncio.CancelledError:
             if attempt.lost:
                 raise Fenced("the run was stopped") from None
+            await attempt.give_back()
             attempt.delivery.nak(0)
             raise
 
     async def _try(self, attempt: Attempt) -> str:
+        """Do what has ended hosts before while no other such job is done, so that one is found."""
+        if attempt.crashes >= max(CULPRIT, self.deployment.attempts):
+            reason = f"{attempt.crashes} hosts ended while they did it"
+            return await self._give_up(attempt, reason, attempt.crashes)
+        if attempt.crashes < SUSPECT:
+            return await self._run(attempt)
+        if self.system.suspect:
+            attempt.delivery.nak(NEXT_TURN)
+            return PUT_OFF
+        self.system.suspect = attempt.run
+        try:
+            return await self._run(attempt)
+        finally:
+            self.system.suspect = ""
+
+    async def _run(self, attempt: Attempt) -> str:
         job = attempt.envelope
-        if attempt.number > self.deployment.attempts:
-            return await self._give_up(attempt, "tried too often without an end")
         if job.expires is not None and self.system.clock.now() >= job.expires:
             return await self._give_up(attempt, "its deadline passed before it was done")
         method = getattr(self.worker, self.cls.handlers[type(job.data)])
@@ -301,9 +321,9 @@ class Pool:
         work = Work(attempt)
         if type(attempt.envelope.data) in self.cls.speaking:
             result = await self._listen(method(attempt.envelope.data, work), attempt)
-            return _check_result(result, method)
+            return check_result(result, method)
         result = await method(attempt.envelope.data, work)
-        return _check_result(result, method)
+        return check_result(result, method)
 
     async def _listen(self, pieces: AsyncGenerator[Any, None], attempt: Attempt) -> Any:
         """Say every delta; return what is yielded last."""
@@ -326,10 +346,11 @@ class Pool:
         reason = clip(error, MOST_REASON) or type(error).__name__
         if isinstance(error, TimeoutError) and not str(error):
             reason = f"no result within {self.deployment.deadline}"
-        if attempt.number >= self.deployment.attempts:
+        attempt.failures += 1
+        if attempt.failures >= self.deployment.attempts:
             return await self._give_up(attempt, reason)
         await attempt.release(reason)
-        delay = _delay(error, attempt.number)
+        delay = retry_delay(error, attempt.number)
         log.warning(
             "attempt_failed",
             actor=str(attempt.address),
@@ -342,10 +363,10 @@ class Pool:
         attempt.delivery.nak(delay)
         return "failed"
 
-    async def _give_up(self, attempt: Attempt, reason: str) -> str:
+    async def _give_up(self, attempt: Attempt, reason: str, tries: int = 0) -> str:
         """The result is a failure, and the job a dead letter; both in one commit."""
         packet, key = attempt.delivery.packet, subjects.key_token(attempt.delivery.packet.subject)
-        tries = min(attempt.number, self.deployment.attempts)
+        tries = tries or min(attempt.number, self.deployment.attempts)
         letter = dead_letter(self.deployment.name, key, packet, attempt.delivery.seq, reason, tries)
         failed = RunFailed(run=attempt.run, reason=clip(reason, MOST_REASON), attempts=tries)
         await attempt.finish(failed, letter)
@@ -369,27 +390,3 @@ class Pool:
             return
         delivery.ack()
         log.error("job_unreadable", actor=self.deployment.name, run=run, reason=reason)
-
-
-def _delay(error: Exception, attempt: int) -> float:
-    """Seconds until the next attempt: doubling, with chance in it, or what was asked for."""
-    if isinstance(error, Retry):
-        return error.after.total_seconds()
-    return float(min(LAST_RETRY, FIRST_RETRY * 2 ** (attempt - 1)) * random.uniform(0.8, 1.2))
-
-
-def _unfit(envelope: Envelope[Any]) -> str:
-    """Why a job that can be read cannot be done, or nothing."""
-    if envelope.expires is not None and envelope.expires.tzinfo is None:
-        return "unreadable: its deadline has no time zone"
-    if envelope.source and not ACTOR_NAME.fullmatch(envelope.source.partition("/")[0]):
-        return f"unreadable: {clip(envelope.source, 80)!r} cannot be sent a result"
-    return ""
-
-
-def _check_result(result: Any, method: Any) -> Message:
-    if not isinstance(result, Message):
-        raise TypeError(f"{method.__qualname__} ended with {result!r}, expected a message")
-    if (size := len(encode(result))) > MOST_BYTES:
-        raise ValueError(f"a result of {size} bytes, at most {MOST_BYTES}")
-    return result

@@ -59,11 +59,17 @@ RunState = Literal["open", "claimed", "finished", "stopped"]
 
 
 class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Where a job's execution stands. Its sequence is the lease of whoever wrote it."""
+    """Where a job's execution stands. Its sequence is the lease of whoever wrote it.
+
+    Of its attempts, `failures` ended with an error and `crashes` with their host; `host` is
+    the incarnation of the one that made the last.
+    """
 
     job: str
     state: RunState = "open"
     attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
     epoch: int = 0
     host: str = ""
     reason: str = ""

@@ -15,6 +15,8 @@ import msgspec
 
 import runtime.pinned
 import runtime.pull
+import runtime.run
+import runtime.worker
 from runtime import Actor, Turn, Work, Worker, handler
 from schemas.base import Address, Job, Message
 from schemas.record import RunFailed
@@ -120,7 +122,8 @@ if __name__ == "__main__":
     runtime.pinned.PIN_TIMEOUT = 0.5
     runtime.pinned.PULL_EVERY = 0.15
     runtime.pinned.PULL_EXPIRES = 0.3
-    runtime.pull.ACK_WAIT = 1.0
+    runtime.pull.ACK_WAIT = runtime.run.OVERDUE = 1.0
+    runtime.worker.HEARTBEAT = 0.3
     from runtime.cli import main
 
     main()

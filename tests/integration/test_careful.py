@@ -17,12 +17,15 @@ from schemas.envelope import decode_any, encode, seal
 from schemas.record import DeadLetter, Record
 from tests.chaos.processes import Process, read_lines
 from tests.integration import killers
-from tests.integration.killers import End, How, KeeperState, Note
+from tests.integration.killers import Do, End, How, KeeperState, Note, Start
 from tests.integration.waiting import until, until_known
 
 CONFIG = """
 [log]
 format = "json"
+
+[host]
+block_limit = "2s"
 
 [[actor]]
 name = "keeper"
@@ -31,6 +34,7 @@ type = "tests.integration.killers:Keeper"
 [[actor]]
 name = "hand"
 type = "tests.integration.killers:Hand"
+attempts = 3
 """
 PATIENCE = 40.0
 REASON = "2 hosts in a row ended, or stood still, while they handled it"
@@ -173,28 +177,12 @@ async def test_a_message_whose_handler_ends_the_process_is_dead_before_its_fourt
     assert site.ends == 3
 
 
-async def kill_whoever_blocks(site: Site) -> None:
-    """Do what a watchdog does: end a process whose loop stands still."""
-    seen: set[str] = set()
-    while True:
-        blocked = [line for line in site.begun.read_text().splitlines() if line[:5] == "block"]
-        for pid in {line.rpartition(" ")[2] for line in blocked} - seen:
-            seen.add(pid)
-            await asyncio.sleep(1.5)  # longer than the pin lives: another host blocks, too
-            for host in site.hosts:
-                if host.pid == int(pid):
-                    await host.kill()
-        await asyncio.sleep(0.02)
-
-
 async def test_a_handler_that_blocks_the_loop_for_ever_is_dead_before_its_fourth_run(
     site: Site,
 ) -> None:
     others = await send_around(site, End(how="block"))
     await asyncio.gather(site.run_host(), site.run_host())
-    watchdog = asyncio.create_task(kill_whoever_blocks(site))
     dead = await site.one_dead()
-    watchdog.cancel()
     await site.settled()
     notes = {key: (await site.state(key)).notes for key in [*others, "p"]}
 
@@ -218,6 +206,21 @@ async def test_hosts_killed_from_outside_while_careful_lose_nothing(site: Site) 
     assert notes == {key: [-1, 1] for key in keys}
     assert await site.dead() == []
     assert site.ends == 5
+
+
+async def test_a_job_that_ends_its_host_is_given_up_and_the_others_finish(site: Site) -> None:
+    jobs = [Do(n=n) for n in range(1, 7)]
+    await site.tell("a", Start(jobs=[*jobs[:3], Do(n=0, how="exit"), *jobs[3:]]))
+    await site.run_host()
+    dead = await site.one_dead()
+    await site.settled()
+    state = await site.state("a")
+
+    assert [one.reason for one in dead] == ["3 hosts ended while they did it"]
+    assert site.runs()["job a-0 0"] == 3
+    assert sorted(state.done) == [1, 2, 3, 4, 5, 6]
+    assert state.failed == ["3 hosts ended while they did it"]
+    assert site.ends == 3
 
 
 async def begun(site: Site, what: str, times: int) -> None:

@@ -1,6 +1,6 @@
 """What messages look like on the wire. A difference here is a change of the protocol.
 
-tests/data/wire.json holds each message twice: with all its fields, and with those it needs.
+tests/data/wire.json holds each message and some records twice: with all fields, and the least.
 New fields need defaults; a name or a tag, once used, is never changed.
 """
 
@@ -17,6 +17,8 @@ import pytest
 import schemas
 from schemas.base import Job, Message, Request, reply_type, tag_of
 from schemas.envelope import Envelope, encode
+from schemas.record import RunRecord
+from schemas.suspects import Mark, Suspects
 
 GOLDEN = Path(__file__).parents[1] / "data" / "wire.json"
 HELD = ("schemas.record", "schemas.relay")
@@ -24,6 +26,13 @@ TAG = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\.[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 for module in pkgutil.iter_modules(schemas.__path__):
     importlib.import_module(f"schemas.{module.name}")
+
+
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    "run": RunRecord,
+    "suspects": Suspects,
+    "mark": Mark,
+}
 
 
 def below(cls: type[Message]) -> Iterator[type[Message]]:
@@ -82,6 +91,16 @@ def test_every_request_and_job_says_what_it_is_answered_with() -> None:
     ]
 
     assert silent == []
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_is_written_as_it_always_was(name: str) -> None:
+    golden, cls = WIRE["records"][name], RECORDS[name]
+
+    assert set(golden["all"]) == set(cls.__struct_encode_fields__)
+    assert set(golden["least"]) == required(cls)
+    assert again(cls, golden["all"]) == golden["all"]
+    assert again(cls, golden["least"]) == golden["least"]
 
 
 def test_readers_of_any_message_ignore_what_they_do_not_know() -> None:
