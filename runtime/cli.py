@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime import commands, operations, workbench
 from runtime.config import MOST_HOSTS, Config, load, unused_environment
-from runtime.errors import ConfigError, RuntimeFault
+from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.server import PortTaken
 from runtime.supervisor import EX_CONFIG, EX_TEMPFAIL
@@ -20,6 +20,7 @@ from runtime.supervisor import EX_CONFIG, EX_TEMPFAIL
 DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
 
 EX_PIPE = 141
+EX_DATAERR = 65
 LAST_CURSOR = 2**63 - 1
 RUNNING = ("up", "host", "edge")
 """The commands that run until they are stopped."""
@@ -30,8 +31,8 @@ Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit.
 
-    0 done, 1 failed, 2 wrong arguments, 75 an address in use, 78 bad configuration, 141 nobody
-    reads what is printed.
+    0 done, 1 failed, 2 wrong arguments, 65 acknowledged data is missing, 75 an address in use,
+    78 bad configuration, 141 nobody reads what is printed.
     """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
@@ -55,6 +56,9 @@ def run(arguments: list[str]) -> int:
     except PortTaken as error:
         print(f"callboard: {error}", file=sys.stderr)
         return EX_TEMPFAIL
+    except DataMissing as error:
+        print(f"callboard: {error}", file=sys.stderr)
+        return EX_DATAERR
     except RuntimeFault as error:
         print(f"callboard: {error}", file=sys.stderr)
         return 1
@@ -112,6 +116,7 @@ def _up_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hosts", type=_count, default=0, metavar="N", help="so many host processes"
     )
+    _accept_argument(parser)
 
 
 def _count(text: str) -> int:
@@ -123,6 +128,14 @@ def _count(text: str) -> int:
 def _actors_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", nargs="?", default="", help="actor/key, for one key closely")
     parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _accept_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept-data-loss",
+        action="store_true",
+        help="go on with what is left of a store that lacks what it had acknowledged",
+    )
 
 
 def _tail_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +184,7 @@ COMMANDS: list[tuple[str, Command, str]] = [
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "up": _up_arguments,
     "actors": _actors_arguments,
+    "doctor": _accept_argument,
     "tail": _tail_arguments,
     "export": _export_arguments,
     "pause": operations.pause_arguments,

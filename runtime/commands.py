@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from runtime.actor import read_options
+from runtime.caretaker import Caretaker
 from runtime.closeup import describe, look_closely
 from runtime.config import ActorTable, Config, check_urls, split_address
 from runtime.deployments import seed_deployments
@@ -22,8 +23,10 @@ from runtime.errors import ConfigError
 from runtime.follow import archive, print_events
 from runtime.host import Host, patiently
 from runtime.keys import resolve_keys
+from runtime.marks import file_at
 from runtime.open import open_bus, opened
 from runtime.overview import look
+from runtime.repair import accept_loss
 from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
 from runtime.system import kind_of, load_class
@@ -48,22 +51,25 @@ async def up(config: Config, given: argparse.Namespace) -> int:
     resolve_keys(config, os.environ)
     check_deployments(config)
     check_addresses(config)
-    server = None
+    caretaker = None
     if not config.nats.url:
         server = EmbeddedServer(
             Path(config.nats.data), port=config.nats.port, sync=config.nats.sync
         )
-        await server.start()
+        caretaker = Caretaker(server)
+        await caretaker.start(config.nats, accept=given.accept_data_loss)
         config = with_url(config, server.url)
-    return await until_stopped(lambda: _keep_all_running(config, given, server))
+    elif given.accept_data_loss:
+        await accept_data_loss(config)
+    return await until_stopped(lambda: _keep_all_running(config, given, caretaker))
 
 
 async def _keep_all_running(
-    config: Config, given: argparse.Namespace, server: EmbeddedServer | None
+    config: Config, given: argparse.Namespace, caretaker: Caretaker | None
 ) -> int:
     children = _children(config, given)
     tasks = [asyncio.create_task(child.keep_running()) for child in children]
-    watch = asyncio.create_task(server.run_supervised()) if server else None
+    watch = asyncio.create_task(caretaker.run()) if caretaker else None
     try:
         ends = [*tasks, watch] if watch else tasks
         done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -76,8 +82,8 @@ async def _keep_all_running(
         if watch:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-        if server:
-            await server.stop()
+        if caretaker:
+            await caretaker.server.stop()
 
 
 def _children(config: Config, given: argparse.Namespace) -> list[Child]:
@@ -105,8 +111,8 @@ async def _watch_host(config: Config, deployments: list[Deployment]) -> int:
 
 
 async def _run_host(config: Config, deployments: list[Deployment]) -> int:
-    bus = await open_bus(config.nats)
-    running = Host(bus, name=config.host.name)
+    bus = await open_bus(config.nats, marks=file_at(config.host.marks))
+    running = Host(bus, name=config.host.name, marks=file_at(config.host.marks))
     try:
         await patiently(bus, lambda: seed_deployments(bus, deployments))
         await running.start(config.host.run)
@@ -178,10 +184,22 @@ async def export(config: Config, given: argparse.Namespace) -> int:
 
 async def doctor(config: Config, given: argparse.Namespace) -> int:
     """Say what works and what survives what; 1 if something is wrong."""
+    if given.accept_data_loss:
+        await accept_data_loss(config)
     findings = await examine(config)
     for finding in findings:
         print(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1
+
+
+async def accept_data_loss(config: Config) -> None:
+    """Give up what the store lacks; raises DataMissing for what cannot be mended."""
+    bus = await open_bus(config.nats, patient=False, check=False)
+    try:
+        count = await accept_loss(bus, file_at(config.host.marks), replicas=config.nats.replicas)
+    finally:
+        await bus.link.close()
+    print(f"{count} damage(s) accepted" if count else "nothing is missing; nothing was changed")
 
 
 def read_topic(text: str) -> Topic:

@@ -6,14 +6,14 @@ what makes durability cheap. Source of the figures: bench/README.md.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from runtime.bus import GROUP_MESSAGES, Bus, Outgoing
 from runtime.codes import DUPLICATE
 from runtime.crash import crash_at
-from runtime.errors import BusFault, Conflict, Denied
+from runtime.errors import BusFault, Conflict, Denied, NoRoom
 
 log = structlog.get_logger()
 
@@ -62,6 +62,8 @@ class Committer:
         """The lanes of what is on its way."""
         self._flying = 0
         self._wake = asyncio.Event()
+        self.no_room: Callable[[NoRoom], None] = lambda fault: None
+        """Called when the server refuses for want of room."""
 
     def submit(self, messages: Sequence[Outgoing], *lanes: str) -> asyncio.Future[int]:
         """Queue a commit; the future ends with the sequence of its first message.
@@ -139,6 +141,8 @@ class Committer:
         except (Conflict, Denied, ValueError) as fault:
             await self._split(group, fault)
         except BusFault as fault:
+            if isinstance(fault, NoRoom):
+                self.no_room(fault)
             _settle(group, fault)
         else:
             self.groups += 1

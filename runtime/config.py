@@ -94,6 +94,7 @@ class HostTable(_Table):
     """What this process runs (`run`, all by default), and where its own modules are.
 
     `count` is how many such processes `callboard up` starts.
+    `marks` is a file for high-water marks beside those that the cluster keeps.
     """
 
     name: str = ""
@@ -101,6 +102,7 @@ class HostTable(_Table):
     modules: str = ""
     count: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOSTS)] = 1
     block_limit: timedelta = timedelta(seconds=30)
+    marks: str = ""
 
 
 class LogTable(_Table):

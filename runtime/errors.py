@@ -4,6 +4,7 @@ RuntimeFault             something is wrong with the runtime or its set-up
 ├── ActorDefinitionError     an actor class is not written correctly
 ├── ConfigError              the configuration does not make sense
 ├── StreamMismatch           a stream is not as nats/streams.json describes it
+├── DataMissing              the store lacks what it had acknowledged
 ├── TurnError                a handler asked for something that cannot be sent
 ├── AskTimeout               nobody answered in time; they still might
 ├── Refused                  the one who was asked said no
@@ -38,6 +39,10 @@ class ConfigError(RuntimeFault, ValueError):
 
 class StreamMismatch(RuntimeFault):
     """A stream exists and is not as `nats/streams.json` describes it."""
+
+
+class DataMissing(RuntimeFault):
+    """The store lacks what it had acknowledged: nothing is served before somebody decides."""
 
 
 class TurnError(RuntimeFault, ValueError):

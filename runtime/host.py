@@ -14,29 +14,27 @@ from typing import Any, TypeVar
 import structlog
 
 from runtime.actor import Actor, Worker
-from runtime.bus import Bus, Outgoing, expiry
+from runtime.alarm import ALARMS as ALARMS
+from runtime.alarm import alarm_event
+from runtime.bus import Bus
 from runtime.clock import Clock
-from runtime.errors import BusFault, ConfigError, Denied
+from runtime.errors import BusFault, ConfigError, DataMissing, Denied
 from runtime.heartbeat import Heartbeat
 from runtime.holdings import Holdings
 from runtime.instance import StateUndecodable
+from runtime.marks import MarkFile
 from runtime.neighbours import Neighbours
 from runtime.reconcile import Reconciler
 from runtime.shard import Shard
+from runtime.storewatch import StoreWatch
 from runtime.streams import learn_incarnation
 from runtime.system import ActorType, System, kind_of, load_class
-from runtime.turn import EVENT_TTL
 from runtime.worker import Pool, create_work_consumers
-from schemas import subjects
-from schemas.base import Topic
 from schemas.deployment import Deployment
-from schemas.envelope import encode, seal
-from schemas.node import Node
-from schemas.record import Alarm
+from schemas.node import Node, StoreTrouble
 
 log = structlog.get_logger()
 
-ALARMS = Topic("system", "alarms")
 GRACE = 8.0
 
 Done = TypeVar("Done")
@@ -52,12 +50,17 @@ class Host:
         name: str = "",
         clock: Clock | None = None,
         classes: Mapping[str, type[Actor] | type[Worker]] | None = None,
+        marks: MarkFile | None = None,
     ) -> None:
-        """`classes` are types by name that need no importing."""
+        """`classes` are types by name that need no importing; `marks` is where to keep more."""
         self.name = name or f"host-{secrets.token_hex(4)}"
         self.bus = bus
         self.system = System(bus, name=self.name, clock=clock)
         self.system.fail = self._part_failed
+        self._store = StoreWatch(
+            bus, source=f"host/{self.name}", file=marks, heard=self._store_heard
+        )
+        self.system.committer.no_room = self._store.refused
         self.pools: dict[str, Pool] = {}
         self.paused: dict[str, str] = {}
         """Types that stand still, and why."""
@@ -102,6 +105,7 @@ class Host:
             asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat"),
             asyncio.create_task(self._guard(self.holdings.keep()), name="holdings"),
             asyncio.create_task(self._guard(self._reconciler.run()), name="reconciler"),
+            asyncio.create_task(self._guard(self._store.run()), name="store"),
         ]
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
@@ -243,15 +247,14 @@ class Host:
 
     async def alarm(self, what: str, detail: str) -> None:
         """Put something an operator should see where it is followed."""
-        sealed = seal(
-            Alarm(what=what, detail=detail),
-            id=secrets.token_hex(16),
-            source=f"host/{self.name}",
-            subject=ALARMS.id,
-        )
-        message = Outgoing(subjects.event(ALARMS), encode(sealed), expiry(EVENT_TTL))
+        message = alarm_event(what, detail, source=f"host/{self.name}")
         with contextlib.suppress(BusFault):
             await self.system.committer.submit([message], message.subject)
+
+    def _store_heard(self, trouble: StoreTrouble) -> None:
+        """What is applied to a store that lacks messages would make the loss worse."""
+        if trouble.kind == "damaged":
+            self._part_failed(DataMissing(trouble.detail), "")
 
     async def _guard(self, part: Coroutine[Any, Any, None]) -> None:
         try:
@@ -287,6 +290,7 @@ class Host:
             failing=self.holdings.failing(),
             turns=self.system.committer.committed,
             groups=self.system.committer.groups,
+            trouble=self._store.trouble.detail,
         )
 
 

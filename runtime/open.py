@@ -5,8 +5,9 @@ import contextlib
 import importlib.util
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,8 +15,16 @@ import structlog
 from runtime.bus import Bus
 from runtime.config import Config, NatsTable
 from runtime.connection import Connection
-from runtime.errors import BusFault, ConfigError, Denied, Unavailable
-from runtime.streams import ensure_streams
+from runtime.errors import (
+    BusFault,
+    ConfigError,
+    DataMissing,
+    Denied,
+    Unavailable,
+)
+from runtime.inspection import check_store
+from runtime.marks import MarkFile
+from runtime.streams import ensure_streams, learn_incarnation
 
 log = structlog.get_logger()
 
@@ -70,10 +79,19 @@ async def opened(config: Config) -> AsyncIterator[Bus]:
         await bus.link.close()
 
 
-async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True) -> Bus:
+async def open_bus(
+    table: NatsTable,
+    *,
+    patient: bool = True,
+    check: bool = True,
+    marks: MarkFile | None = None,
+    thorough: bool = False,
+) -> Bus:
     """Connect, and create or check the streams; waits for a server that is not there yet.
 
-    Raises StreamMismatch, Denied, or Unavailable if not patient.
+    `marks` are high-water marks beside those that the server keeps. Raises DataMissing where
+    acknowledged data is missing (one who is not patient only looks, and is told by the log),
+    StreamMismatch, Denied, or Unavailable if not patient. `thorough` reads every message.
     """
     # Each user may only hear answers of its own: nats/accounts.conf.
     inbox = f"_INBOX_{table.user}" if table.user else "_INBOX"
@@ -82,20 +100,22 @@ async def open_bus(table: NatsTable, *, patient: bool = True, check: bool = True
     try:
         await link.open(patient=patient)
         if check:
-            await _wait_for_streams(bus, table.replicas, LONG if patient else SHORT)
+            bus.replicas = table.replicas
+            look = partial(_look, bus, marks, serves=patient, thorough=thorough)
+            await _wait_for_streams(bus, look, LONG if patient else SHORT)
     except BaseException:
         await link.close()
         raise
     return bus
 
 
-async def _wait_for_streams(bus: Bus, replicas: int, patience: float) -> None:
+async def _wait_for_streams(bus: Bus, look: Callable[[], Awaitable[None]], patience: float) -> None:
     """A server that has just started may not have its store or its leader yet."""
     loop, told = asyncio.get_running_loop(), ""
     give_up = loop.time() + patience
     while True:
         try:
-            await ensure_streams(bus, replicas=replicas)
+            await look()
             return
         except Denied:
             raise
@@ -107,3 +127,16 @@ async def _wait_for_streams(bus: Bus, replicas: int, patience: float) -> None:
                 told = str(fault)
                 log.warning("streams_not_ready", error=told)
         await asyncio.sleep(LOOK_AGAIN)
+
+
+async def _look(bus: Bus, marks: MarkFile | None, *, serves: bool, thorough: bool) -> None:
+    try:
+        await check_store(bus, marks, thorough=thorough)
+    except DataMissing as missing:
+        if serves:
+            raise
+        # Creating what is missing would hide that it is, or destroy what is left of it.
+        log.warning("data_missing", found=str(missing))
+        await learn_incarnation(bus)
+        return
+    await ensure_streams(bus, replicas=bus.replicas)

@@ -23,6 +23,7 @@ import structlog
 
 from runtime.claim import Claim, claim
 from runtime.errors import ConfigError, RuntimeFault
+from runtime.serverlog import ServerLog
 
 log = structlog.get_logger()
 
@@ -74,6 +75,8 @@ class EmbeddedServer:
         self.data = data.resolve()
         self.port = port
         self.monitor = monitor
+        self.said = ServerLog(self.data / "server.log")
+        """What the server that runs now says of its store."""
         self._sync = sync
         self._binary = binary
         self._process: asyncio.subprocess.Process | None = None
@@ -90,6 +93,11 @@ class EmbeddedServer:
         running = self._process is not None and self._process.returncode is None
         return self._process.pid if running and self._process else 0
 
+    @property
+    def has_store(self) -> bool:
+        """Whether a server has run on this folder before."""
+        return (self.data / "jetstream").exists()
+
     async def start(self) -> None:
         """Run it, and return once it takes clients.
 
@@ -103,6 +111,7 @@ class EmbeddedServer:
         binary = self._binary or find_binary()
         self._make_folder()
         right = await claim(self.data, self.data / "server.conf")
+        self.said.begin()
         try:
             self._process = await self._spawn(binary, right)
             right.record(self._process.pid)
@@ -195,6 +204,11 @@ class EmbeddedServer:
         """Wait until it has ended, and return its exit code (the signal's, negative)."""
         assert self._process is not None, "it was never started"
         return await self._process.wait()
+
+    async def restart(self) -> None:
+        """End it; `run_supervised` starts it again."""
+        if self._process is not None:
+            await self._end(self._process)
 
     async def stop(self) -> None:
         """Ask it to leave, then insist."""

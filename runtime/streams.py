@@ -3,6 +3,7 @@
 A stream that differs is refused, never changed: what it holds was promised to somebody.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from runtime.inbox import FORBIDDEN
 from schemas import subjects
 
 log = structlog.get_logger()
+
+INCARNATION = "created"
+_IN_USE = 10058
 
 DESCRIPTION = Path(__file__).parent.parent / "nats" / "streams.json"
 
@@ -39,26 +43,58 @@ async def ensure_streams(bus: Bus, *, replicas: int = 1) -> None:
         info = await _find_or_create(bus, wanted)
         _compare(wanted, info["config"])
         if wanted["name"] == subjects.BUS:
-            bus.created = info["created"]
+            bus.created = incarnation(info)
             bus.replicas = replicas
 
 
 async def _find_or_create(bus: Bus, wanted: dict[str, Any]) -> dict[str, Any]:
     name = wanted["name"]
+    if found := await find_stream(bus, name):
+        return found
+    return await create_stream(bus, wanted, new_incarnation())
+
+
+async def find_stream(bus: Bus, name: str) -> dict[str, Any] | None:
+    """What the server says of a stream; None if there is none."""
     try:
         return await bus.api(f"STREAM.INFO.{name}")
     except Denied as denied:
-        if denied.code != UNKNOWN_STREAM:
-            raise
+        if denied.code == UNKNOWN_STREAM:
+            return None
+        raise
+
+
+async def create_stream(bus: Bus, wanted: dict[str, Any], created: str) -> dict[str, Any]:
+    """Create a stream, as the incarnation `created`.
+
+    That is kept in the stream itself: a server that finds the messages of a stream whose
+    description was damaged takes them over, but then believes that it is new.
+    """
+    name = str(wanted["name"])
     try:
-        # The same create by two processes at once is harmless: it is idempotent.
-        info = await bus.api(f"STREAM.CREATE.{name}", wanted)
+        info = await bus.api(
+            f"STREAM.CREATE.{name}", {**wanted, "metadata": {INCARNATION: created}}
+        )
     except Denied as denied:
+        # Another process was first.
+        if denied.code == _IN_USE and (found := await find_stream(bus, name)):
+            return found
         if denied.code != FORBIDDEN:
             raise
         raise Unavailable(f"stream {name} is missing; a host creates it, we may not") from None
     log.info("stream_created", stream=name)
     return info
+
+
+def new_incarnation() -> str:
+    """Now, as a stream that is created now is told apart from any other."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def incarnation(info: dict[str, Any]) -> str:
+    """When a stream was created, as a time in UTC; its sequences began anew then."""
+    metadata = info["config"].get("metadata") or {}
+    return str(metadata.get(INCARNATION) or info["created"])
 
 
 async def learn_incarnation(bus: Bus) -> bool:
@@ -67,7 +103,7 @@ async def learn_incarnation(bus: Bus) -> bool:
     Its sequences then begin anew, and no watermark of before counts.
     """
     info = await bus.api(f"STREAM.INFO.{bus.stream}")
-    before, bus.created = bus.created, info["created"]
+    before, bus.created = bus.created, incarnation(info)
     return before != bus.created
 
 

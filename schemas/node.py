@@ -1,10 +1,13 @@
 """What a host says of itself, every few seconds, in the bucket `nodes` under `host.<name>`."""
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
 PREFIX = "host."
+STORE = "store"
+"""The key of the same bucket under which `callboard up` tells of its server's store."""
 
 
 class Failing(msgspec.Struct, kw_only=True):
@@ -30,3 +33,12 @@ class Node(msgspec.Struct, kw_only=True):
     """Of the deployments it runs."""
     turns: int = 0
     groups: int = 0
+    trouble: str = ""
+    """What is wrong with storing, as this host sees it."""
+
+
+class StoreTrouble(msgspec.Struct, frozen=True):
+    """What is wrong with the store: no room, not writable, or data that is missing."""
+
+    kind: Literal["", "full", "read_only", "failing", "damaged"] = ""
+    detail: str = ""
