@@ -14,7 +14,7 @@ import structlog
 
 from runtime.audit import record_action
 from runtime.bus import GROUP_MESSAGES, Bus, Outgoing, expiry
-from runtime.errors import DataMissing
+from runtime.errors import DataMissing, Denied
 from runtime.inspection import Found, inspect, reached
 from runtime.marks import WATCHED, Kept, Mark, MarkFile, replace_mark
 from runtime.streams import (
@@ -70,13 +70,19 @@ async def accept_loss(
 
 
 async def _create(bus: Bus, wanted: dict[str, Any], mark: Mark | None, store: Path | None) -> None:
-    """Create a stream again; where its messages are still found, it is the one it was.
-
-    Where they are not, the server wipes what was left of it: hence the copy.
-    """
+    """Create a stream again; where its messages are still found, it is the one it was."""
     name = str(wanted["name"])
-    aside = _copy_aside(store, name)
-    info = await create_stream(bus, wanted, mark.created if mark else new_incarnation())
+    left = next(iter(store.glob(f"jetstream/**/streams/{name}")), None) if store else None
+    aside = _copy_aside(left, store) if left and store else None
+    created = mark.created if mark else new_incarnation()
+    try:
+        info = await create_stream(bus, wanted, created)
+    except Denied:
+        if left is None:
+            raise
+        # It cannot be read, and there is the copy.
+        shutil.rmtree(left, ignore_errors=True)
+        info = await create_stream(bus, wanted, created)
     held = int(info["state"]["messages"])
     if held:
         log.info("stream_taken_over", stream=name, messages=held)
@@ -91,13 +97,10 @@ async def _create(bus: Bus, wanted: dict[str, Any], mark: Mark | None, store: Pa
         await bus.api(f"STREAM.UPDATE.{name}", config)
 
 
-def _copy_aside(store: Path | None, name: str) -> Path | None:
+def _copy_aside(left: Path, store: Path) -> Path:
     """Keep what a stream has left in a server's store, at no cost: by links where that goes."""
-    left = next(iter(store.glob(f"**/streams/{name}")), None) if store else None
-    if left is None or store is None:
-        return None
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    aside = store.parent / f"{store.name}.lost-{stamp}" / name
+    aside = store.parent / f"{store.name}.lost-{stamp}" / left.name
     shutil.copytree(left, aside, copy_function=_link)
     return aside
 

@@ -23,6 +23,7 @@ import structlog
 
 from runtime.claim import Claim, claim
 from runtime.errors import ConfigError, RuntimeFault
+from runtime.safekeeping import Safekeeping
 from runtime.serverlog import ServerLog
 
 log = structlog.get_logger()
@@ -112,6 +113,8 @@ class EmbeddedServer:
         self._make_folder()
         right = await claim(self.data, self.data / "server.conf")
         self.said.begin()
+        held = Safekeeping(self.data)
+        held.take()
         try:
             self._process = await self._spawn(binary, right)
             right.record(self._process.pid)
@@ -122,6 +125,8 @@ class EmbeddedServer:
         except BaseException:
             await self._end(self._process, at_once=True)
             raise
+        finally:
+            held.give_back()
 
     def _make_folder(self) -> None:
         try:
