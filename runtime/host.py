@@ -89,7 +89,7 @@ class Host:
         """
         self._reconciler = Reconciler(self, run)
         self._tasks = [
-            asyncio.create_task(self._guard(self.system.committer.run()), name="committer")
+            asyncio.create_task(self._guard(self.system.committer.run), name="committer")
         ]
         self.bus.link.on_rebuilt.append(self._rebuilt)
         self.bus.link.on_lost.append(self._lost)
@@ -98,14 +98,11 @@ class Host:
         await patiently(self.bus, self._reconciler.begin)
         # Others give up what is ours once they hear of us, so by then it is pulled.
         self._tasks += [
-            asyncio.create_task(
-                self._guard(self.system.controls.run(self.holdings.call, self._reconciler.wake)),
-                name="controls",
-            ),
-            asyncio.create_task(self._guard(self._heartbeat.run()), name="heartbeat"),
-            asyncio.create_task(self._guard(self.holdings.keep()), name="holdings"),
-            asyncio.create_task(self._guard(self._reconciler.run()), name="reconciler"),
-            asyncio.create_task(self._guard(self._store.run()), name="store"),
+            asyncio.create_task(self._guard(self._obey), name="controls"),
+            asyncio.create_task(self._guard(self._heartbeat.run), name="heartbeat"),
+            asyncio.create_task(self._guard(self.holdings.keep), name="holdings"),
+            asyncio.create_task(self._guard(self._reconciler.run), name="reconciler"),
+            asyncio.create_task(self._guard(self._store.run), name="store"),
         ]
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
@@ -256,9 +253,13 @@ class Host:
         if trouble.kind == "damaged":
             self._part_failed(DataMissing(trouble.detail), "")
 
-    async def _guard(self, part: Coroutine[Any, Any, None]) -> None:
+    async def _obey(self) -> None:
+        """Do what operators say about keys and types."""
+        await self.system.controls.run(self.holdings.call, self._reconciler.wake)
+
+    async def _guard(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await part
+            await part()
         except Exception as error:
             self._part_failed(error, "")
 

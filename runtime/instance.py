@@ -18,6 +18,7 @@ from runtime.answers import clip, find_reply, make_answer, make_refusal, remembe
 from runtime.applied import Applied, collect_replies
 from runtime.crash import crash_at
 from runtime.errors import BusFault, Conflict, Denied, NoRoom, Reject
+from runtime.memory import weigh
 from runtime.patience import ATTEMPTS, Patience
 from runtime.pull import Delivery
 from runtime.record import encode_state, expired, new_record, read_record, write_record
@@ -52,8 +53,14 @@ class Instance:
     """One key of one actor type, as its owner holds it: a cache of its record, and its mail."""
 
     def __init__(
-        self, kind: ActorType, key: str, system: System, settled: Callable[[Delivery], None]
+        self,
+        kind: ActorType,
+        key: str,
+        system: System,
+        settled: Callable[[Delivery], None],
+        rests: Callable[["Instance", str, int], None],
     ) -> None:
+        """`settled` is called for each message that is done, `rests` when none is left."""
         self.kind = kind
         self.system = system
         self.address = Address(kind.name, key)
@@ -62,6 +69,8 @@ class Instance:
         self._token = key
         self._subject = subjects.state(kind.name, key)
         self.settled = settled
+        self._rests = rests
+        self._size = 0  # of the record as it is stored
         self._shelf = Shelf(self, key)
         self._control: Control | None = None
         """What operators have said about this key."""
@@ -111,6 +120,9 @@ class Instance:
         elif self.waiting or self._shelf.called:
             # It came between the task's last look and its end.
             self._begin()
+        else:
+            replies = len(self._record.replies) if self._record else 0
+            self._rests(self, self._token, weigh(self._size, replies))
 
     async def _drain(self) -> None:
         conflicts = 0
@@ -184,7 +196,7 @@ class Instance:
             self._version = 0
             self._record = new_record(self._token, self.system.bus)
         else:
-            self._version = stored.seq
+            self._version, self._size = stored.seq, len(stored.data)
             try:
                 self._record = read_record(stored.data, self.system.bus)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -360,7 +372,7 @@ class Instance:
         lanes = {state.subject, *(m.subject for m in effects.sent if m.subject[:4] == "run.")}
         messages = effects.outgoing(state, self.address)
         self._version = await self.system.committer.submit(messages, *lanes)
-        self._record = new
+        self._record, self._size = new, len(state.data)
 
     def _finish(self, one: Applied) -> None:
         """The commit stands: answer whoever waits, acknowledge, say so in one line."""

@@ -22,6 +22,11 @@ class Packet:
         self._parsed: dict[str, str] | None = None
 
     @property
+    def size(self) -> int:
+        """Bytes of it, without its subject."""
+        return len(self.data) + len(self.raw_headers)
+
+    @property
     def status(self) -> str:
         """The server's status (`404`, `408`, `423`…), or nothing for a message."""
         raw = self.raw_headers

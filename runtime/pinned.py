@@ -62,6 +62,11 @@ class Owner(Protocol):
         """How many messages are held and not yet acknowledged."""
         ...
 
+    @property
+    def room(self) -> int:
+        """How many bytes may be asked for; 0 for none."""
+        ...
+
 
 class PinnedPull:
     """Takes everything of one consumer while the server pins it to us.
@@ -237,7 +242,7 @@ class PinnedPull:
     def refill(self) -> None:
         """Ask for more if little is on its way and there is room for it."""
         room = self._owner.held < self._limit // 2
-        if room and self._asked < self._limit // 4 and self._renewing is None:
+        if room and self._asked < self._limit // 4 and self._renewing is None and self._owner.room:
             self._pull()
 
     def _pull(self) -> None:
@@ -246,6 +251,8 @@ class PinnedPull:
         batch = max(1, self._limit - self._owner.held - self._asked)
         request: dict[str, Any] = {
             "batch": batch,
+            # Nothing has no more than one byte: such a pull only keeps the pin.
+            "max_bytes": self._owner.room or 1,
             "expires": int(PULL_EXPIRES * NANOSECONDS),
             "group": GROUP,
         }
@@ -298,6 +305,10 @@ class PinnedPull:
                 self._pull()
         elif status == "503" or (status == "409" and b"Deleted" in packet.raw_headers):
             self.doubt()
+        elif status == "409" and b"MaxBytes" in packet.raw_headers:
+            # This pull has ended; unless all hands are full, the next may begin.
+            self._asked = 0
+            self.refill()
 
     def _renew(self) -> None:
         if self._renewing is None:

@@ -5,8 +5,8 @@ Which host is to be the owner is reckoned in runtime/placement.py.
 
 import asyncio
 import enum
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -21,8 +21,6 @@ from schemas import subjects
 
 log = structlog.get_logger()
 
-MOST_IDLE = 2_000
-"""Instances of one shard that stay in memory with nothing to do."""
 DRAIN = 0.5
 """Seconds that what is held may take when a shard is given away: new messages wait meanwhile."""
 AGAIN = 4.0
@@ -57,8 +55,9 @@ class Shard:
         self.kind = kind
         self.number = number
         self.system = system
-        self.instances: OrderedDict[str, Instance] = OrderedDict()
-        self._held: set[int] = set()
+        self.instances: dict[str, Instance] = {}
+        self._held: dict[int, int] = {}
+        """The size of each message in hand, by its sequence."""
         self.consumer = subjects.shard_consumer(kind.name, number)
         self.careful = Careful(system, self.consumer)
         self.pull = PinnedPull(system.bus, self.consumer, self, self._create)
@@ -170,35 +169,42 @@ class Shard:
         """Messages taken and not yet acknowledged."""
         return len(self._held)
 
+    @property
+    def room(self) -> int:
+        """Bytes that may be asked for; 0 while the whole host has its hands full."""
+        return self.system.held.room(self.system.bus.link.max_payload)
+
     def take(self, delivery: Delivery) -> None:
         """Hand a message to its instance; a redelivery of what is still held is dropped."""
         if delivery.seq in self._held:
             return
-        self._held.add(delivery.seq)
+        size = delivery.packet.size
+        self._held[delivery.seq] = size
+        self.system.held.bytes += size
         self.careful.examine(delivery)
         self._find(subjects.key_token(delivery.packet.subject)).push(delivery)
-        self._evict()
 
     def call(self, key: str) -> None:
         """Have the instance of a key, a token, look at what operators have said about it."""
         self._find(key).call()
-        self._evict()
 
     def _find(self, key: str) -> Instance:
         instance = self.instances.get(key)
         if instance is None:
-            instance = Instance(self.kind, key, self.system, self._settle)
+            instance = Instance(self.kind, key, self.system, self._settle, self._rest)
             self.instances[key] = instance
         else:
-            self.instances.move_to_end(key)
+            self.system.idle.wake(instance)
         return instance
 
     def drop(self) -> None:
         """Forget everything: it will be delivered again."""
         self.careful.drop()
         for instance in self.instances.values():
+            self.system.idle.wake(instance)
             instance.stop()
         self.instances.clear()
+        self.system.held.bytes -= sum(self._held.values())
         self._held.clear()
 
     async def take_over(self, floor: int, upto: int) -> None:
@@ -210,17 +216,16 @@ class Shard:
         await self.careful.note_orphans(upto)
 
     def _settle(self, delivery: Delivery) -> None:
-        self._held.discard(delivery.seq)
+        self.system.held.bytes -= self._held.pop(delivery.seq, 0)
         self.pull.refill()
 
-    def _evict(self) -> None:
-        """Let go of the instance that was idle longest, if there are too many."""
-        if len(self.instances) <= MOST_IDLE:
-            return
-        for key, instance in self.instances.items():
-            if instance.task is None and not instance.waiting:
-                del self.instances[key]
-                return
+    def _rest(self, instance: Instance, key: str, cost: int) -> None:
+        """It has nothing to do; it stays as long as there is room for its `cost` in bytes."""
+        if self.instances.get(key) is instance:
+            self.system.idle.rest(instance, cost, partial(self._let_go, key))
+
+    def _let_go(self, key: str) -> None:
+        del self.instances[key]
 
     async def _create(self) -> None:
         # A consumer goes with its stream: the one that is there may be another.

@@ -17,6 +17,7 @@ from runtime.controls import Controls
 from runtime.errors import ActorDefinitionError, ConfigError
 from runtime.lookup import Lookup
 from runtime.marker import Marker
+from runtime.memory import Held, Idle
 from schemas.deployment import Deployment, Kind
 from schemas.node import Failing
 
@@ -41,6 +42,8 @@ class System:
         self.lookup = Lookup(bus)
         self.loading = asyncio.Semaphore(LOADS_AT_ONCE)
         """Taken to read a record: after a start every key wants its own at once."""
+        self.idle = Idle()
+        self.held = Held()
         self.first_backoff = 0.05
         """Seconds before a failed handler is tried again; each further wait is four times it."""
         self.deployments: dict[str, Deployment] = {}

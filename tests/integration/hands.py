@@ -19,6 +19,7 @@ class Hands:
         self.taken_over: list[tuple[int, int]] = []
         self.orphans: list[int] = []
         self.waiting: dict[int, Delivery] = {}
+        self.most_bytes = 1_000_000
 
     def take(self, delivery: Delivery) -> None:
         self.taken.append(delivery.seq)
@@ -43,6 +44,10 @@ class Hands:
     @property
     def held(self) -> int:
         return len(self.waiting)
+
+    @property
+    def room(self) -> int:
+        return self.most_bytes
 
     @property
     def since_drop(self) -> list[int]:

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from runtime import Actor, Reject, Turn, Work, Worker, handler
-from runtime import shard as shards
 from runtime.bus import expiry, new_id
 from runtime.errors import AskTimeout, Refused
 from runtime.testing import Kit, running
@@ -210,10 +209,10 @@ async def test_a_repeat_that_waits_in_the_same_turn_is_applied_once() -> None:
     assert state.n == 5
 
 
-async def test_an_instance_with_work_is_never_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "MOST_IDLE", 1)
+async def test_an_instance_with_work_is_never_evicted() -> None:
     keys = [k for n in range(400) if subjects.shard_of("counter", k := f"k{n}") == 3][:12]
     async with running(counter=Counter) as kit:
+        kit.host.system.idle.limit = 1
         await asyncio.gather(
             *(kit.tell(Address("counter", key), Add(n=1)) for key in keys for _ in range(5))
         )
