@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import structlog
 
 from runtime.actor import Actor, Worker
-from runtime.alarm import ALARMS as ALARMS
 from runtime.alarm import alarm_event
 from runtime.bus import Bus
 from runtime.clock import Clock
@@ -29,6 +28,7 @@ from runtime.shard import Shard
 from runtime.storewatch import StoreWatch
 from runtime.streams import learn_incarnation
 from runtime.system import ActorType, System, kind_of, load_class
+from runtime.waiting import Vigil
 from runtime.worker import Pool, create_work_consumers
 from schemas.deployment import Deployment
 from schemas.node import Node, StoreTrouble
@@ -72,8 +72,9 @@ class Host:
         self._heartbeat = Heartbeat(bus, self.name, self._describe)
         self._neighbours = Neighbours(bus, self.name, os.getpid())
         self.holdings = Holdings(self.system, self._neighbours, self._heartbeat.hurry)
+        self.vigil = Vigil(self.system, self.alarm)
         self._tasks: list[asyncio.Task[None]] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._retired: dict[Pool, asyncio.Task[None]] = {}
         self._reconciler: Reconciler
 
@@ -103,6 +104,7 @@ class Host:
             asyncio.create_task(self._guard(self.holdings.keep), name="holdings"),
             asyncio.create_task(self._guard(self._reconciler.run), name="reconciler"),
             asyncio.create_task(self._guard(self._store.run), name="store"),
+            asyncio.create_task(self._guard(self.vigil.run), name="vigil"),
         ]
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
@@ -242,11 +244,15 @@ class Host:
         await self.holdings.rest(actor)
         await self.alarm("type_paused", f"{actor}: {reason}")
 
-    async def alarm(self, what: str, detail: str) -> None:
-        """Put something an operator should see where it is followed."""
-        message = alarm_event(what, detail, source=f"host/{self.name}")
-        with contextlib.suppress(BusFault):
+    async def alarm(self, what: str, detail: str, *, actor: str = "", seq: int = 0) -> bool:
+        """Put something an operator should see where it is followed; False if that failed."""
+        source = f"host/{self.name}"
+        message = alarm_event(what, detail, source=source, actor=actor, seq=seq)
+        try:
             await self.system.committer.submit([message], message.subject)
+        except BusFault:
+            return False
+        return True
 
     def _store_heard(self, trouble: StoreTrouble) -> None:
         """What is applied to a store that lacks messages would make the loss worse."""
@@ -273,7 +279,7 @@ class Host:
                 for shard in self.holdings.all():
                     shard.pull.doubt()
 
-    def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _do_later(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

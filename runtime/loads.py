@@ -1,5 +1,6 @@
 """What waits for whom, and for how long, by the consumers' own counts and the records of keys."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from runtime.controls import Controls
 from runtime.record import read_record
 from schemas import subjects
 from schemas.control import Control
+from schemas.deployment import Deployment
 from schemas.record import Record
 
 
@@ -37,8 +39,11 @@ class Held(msgspec.Struct, kw_only=True):
     since: datetime | None = None
 
 
-async def read_loads(bus: Bus) -> dict[str, Load]:
-    """What waits for each actor; what was put aside for paused keys is in `read_held`."""
+async def read_loads(bus: Bus, deployments: Iterable[Deployment]) -> dict[str, Load]:
+    """What waits for each actor; what was put aside for paused keys is in `read_held`.
+
+    Of those too that no host has ever run, which have no consumers yet.
+    """
     loads: dict[str, Load] = {}
     for consumer in await list_consumers(bus):
         kind, _, rest = str(consumer["name"]).partition("_")
@@ -52,7 +57,19 @@ async def read_loads(bus: Bus) -> dict[str, Load]:
             # All up to the floor was acknowledged, so the next one was not.
             floor = int(consumer["ack_floor"]["stream_seq"])
             load.note(await bus.at(floor + 1, str(consumer["config"]["filter_subject"])))
+    for one in deployments:
+        if one.name not in loads:
+            loads[one.name] = await _never_taken(bus, one)
     return loads
+
+
+async def _never_taken(bus: Bus, one: Deployment) -> Load:
+    work = subjects.work_of(one.name)
+    subject = subjects.stored_mail(one.name, "*") if one.kind == "keyed" else work
+    page = await bus.read(subject, after=0, limit=1)
+    load = Load(waiting=page[0].pending + 1 if page else 0)
+    load.note(page[0] if page else None)
+    return load
 
 
 async def read_held(bus: Bus) -> list[Held]:

@@ -135,9 +135,10 @@ async def look(bus: Bus) -> Overview:
     """Look at everything."""
     controls = Controls(bus)
     await controls.look()
+    deployments = await read_deployments(bus)
     return Overview(
-        deployments=await read_deployments(bus),
-        loads=await read_loads(bus),
+        deployments=deployments,
+        loads=await read_loads(bus, deployments.values()),
         nodes=await read_nodes(bus),
         types=controls.types,
         held=await read_held(bus),

@@ -129,10 +129,12 @@ class Delta(Message, tag="run.delta"):
 
 
 class Alarm(Message, tag="system.alarm"):
-    """Something an operator should see."""
+    """Something an operator should see; of whom, and for which message, if it is about one."""
 
     what: str
     detail: str
+    actor: str = ""
+    seq: int = 0
 
 
 class Audited(Message, tag="system.audited"):

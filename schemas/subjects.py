@@ -55,6 +55,11 @@ def all_work(actor: str, priority: int) -> str:
     return f"work.{actor}.{priority}.*"
 
 
+def work_of(actor: str) -> str:
+    """The filter for all jobs of a worker type."""
+    return f"work.{actor}.*.*"
+
+
 def state(actor: str, key: str) -> str:
     """The subject that holds an instance's record; `key` is already a token."""
     return f"state.{actor}.{key}"

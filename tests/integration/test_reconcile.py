@@ -5,10 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
+from runtime.alarm import ALARMS
 from runtime.bus import Bus
 from runtime.deployments import KEY
 from runtime.errors import AskTimeout
-from runtime.host import ALARMS
 from runtime.kv import Bucket
 from runtime.overview import read_nodes
 from runtime.testing import Kit, running
