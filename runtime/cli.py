@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from runtime import commands, operations, workbench
+from runtime import commands, operations, rollout, workbench
 from runtime.config import MOST_HOSTS, Config, load, unused_environment
 from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
@@ -24,6 +24,9 @@ EX_DATAERR = 65
 LAST_CURSOR = 2**63 - 1
 RUNNING = ("up", "host", "edge")
 """The commands that run until they are stopped."""
+
+EXIT_CODES = {ConfigError: EX_CONFIG, PortTaken: EX_TEMPFAIL, DataMissing: EX_DATAERR}
+"""Of what went wrong; of anything else it is 1."""
 
 Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -50,18 +53,10 @@ def run(arguments: list[str]) -> int:
         configure(format=config.log.format, level=_level(config, given))
         _say_what_is_unused(given)
         return _loop(given.command(config, given))
-    except ConfigError as error:
-        print(f"callboard: {error}", file=sys.stderr)
-        return EX_CONFIG
-    except PortTaken as error:
-        print(f"callboard: {error}", file=sys.stderr)
-        return EX_TEMPFAIL
-    except DataMissing as error:
-        print(f"callboard: {error}", file=sys.stderr)
-        return EX_DATAERR
     except RuntimeFault as error:
-        print(f"callboard: {error}", file=sys.stderr)
-        return 1
+        for line in str(error).splitlines():
+            print(f"callboard: {line}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -165,6 +160,7 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("up", commands.up, "Run everything: the embedded server, hosts and the edge."),
     ("host", commands.host, "Run deployed actors on a server that is there."),
     ("edge", commands.edge, "Serve HTTP on a server that is there."),
+    ("deploy", rollout.deploy, "Add, change and remove actors while everything runs."),
     ("actors", commands.actors, "Show what is deployed, what waits, and who runs it."),
     ("tail", commands.tail, "Print events as they happen."),
     ("export", commands.export, "Append a topic's events to daily files, from where it ended."),
@@ -185,6 +181,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "up": _up_arguments,
     "actors": _actors_arguments,
     "doctor": _accept_argument,
+    "deploy": rollout.deploy_arguments,
     "tail": _tail_arguments,
     "export": _export_arguments,
     "pause": operations.pause_arguments,

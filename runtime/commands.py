@@ -7,29 +7,29 @@ import importlib
 import os
 import secrets
 import socket
-import sys
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from runtime.actor import read_options
 from runtime.caretaker import Caretaker
 from runtime.closeup import describe, look_closely
-from runtime.config import ActorTable, Config, check_urls, split_address
+from runtime.config import Config, check_urls, split_address
 from runtime.deployments import seed_deployments
 from runtime.doctor import examine
 from runtime.errors import ConfigError
 from runtime.follow import archive, print_events
 from runtime.host import Host, patiently
 from runtime.keys import resolve_keys
+from runtime.manifest import deployment_of
 from runtime.marks import file_at
+from runtime.modules import add_modules
 from runtime.open import open_bus, opened
 from runtime.overview import look
 from runtime.repair import accept_loss
 from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
-from runtime.system import kind_of, load_class
+from runtime.system import load_class
 from runtime.watchdog import watching
 from schemas.base import Address, Topic
 from schemas.deployment import Deployment
@@ -230,22 +230,5 @@ def check_addresses(config: Config) -> None:
 
 def check_deployments(config: Config) -> list[Deployment]:
     """Load every type the configuration names; raises ConfigError for the first bad one."""
-    if config.host.modules:
-        sys.path.insert(0, str(Path(config.host.modules).resolve()))
-    return [_check(table) for table in config.actor]
-
-
-def _check(table: ActorTable) -> Deployment:
-    cls = load_class(table.name, table.type)
-    read_options(cls, table.name, table.options)
-    return Deployment(
-        name=table.name,
-        type=table.type,
-        kind=kind_of(cls),
-        concurrency=table.concurrency,
-        options=table.options,
-        mail_ttl=table.mail_ttl,
-        lifetime=table.lifetime,
-        deadline=table.deadline,
-        attempts=table.attempts,
-    )
+    add_modules(config.host.modules)
+    return [deployment_of(table, load_class(table.name, table.type)) for table in config.actor]

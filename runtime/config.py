@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from runtime.actor_table import DURATIONS, ActorTable, check_actor_name, find_faults
 from runtime.errors import ConfigError
 from runtime.lines import Place
 from runtime.source import Source, one_line, quote
-from schemas.subjects import ACTOR_NAME
 
 MOST_CONNECTIONS = 100_000
 MOST_HOSTS = 64
@@ -30,12 +30,8 @@ UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = timedelta(days=3650)
-SHORTEST_TTL = timedelta(seconds=1)
-"""JetStream counts the time that a message may live in whole seconds."""
-
 SHORTEST_BLOCK = timedelta(seconds=2)
 
-_TYPE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
 _NUMERIC = re.compile(r"[0-9.]+")
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -45,7 +41,6 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 RELAY_SCOPES = ("relay:send", "relay:read", "relay:callback")
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
 class _Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -112,19 +107,6 @@ class LogTable(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class ActorTable(_Table):
-    """One `[[actor]]`: deploys one type under one name."""
-
-    name: str
-    type: str
-    concurrency: Count = 16
-    options: dict[str, Any] = {}
-    mail_ttl: timedelta = timedelta(hours=24)
-    lifetime: timedelta = timedelta(days=30)
-    deadline: timedelta = timedelta(minutes=10)
-    attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
-
-
 class Config(_Table):
     """The whole file."""
 
@@ -136,7 +118,6 @@ class Config(_Table):
 
 
 LEVELS = ("debug", "info", "warning", "error")
-DURATIONS = ("mail_ttl", "lifetime", "deadline")
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
@@ -146,6 +127,9 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     _read_durations(source)
     config = source.convert(Config)
     _check(config, source)
+    if config.host.modules:
+        folder = source.at(("host", "modules"), find_modules, path, config.host.modules)
+        config.host.modules = str(folder)
     _override(config, environ)
     return config
 
@@ -236,7 +220,7 @@ def _check(config: Config, source: Source) -> None:
     for name in config.edge.hosts:
         source.at(("edge", "hosts"), _check_served, name)
     for name in config.host.run:
-        source.at(("host", "run"), _check_actor_name, name)
+        source.at(("host", "run"), check_actor_name, name)
     source.at(("host", "name"), check_host_name, config.host.name)
     if config.host.block_limit < SHORTEST_BLOCK:
         raise source.fault(("host", "block_limit"), "is shorter than expected: 2s or more")
@@ -244,11 +228,14 @@ def _check(config: Config, source: Source) -> None:
         _check_key(key, ("edge", "key", index), source)
     _check_once("edge", "key", attribute="id", tables=config.edge.key, source=source)
     for index, actor in enumerate(config.actor):
-        _check_actor(actor, ("actor", index), source)
+        for place, reason in find_faults(actor):
+            raise source.fault(("actor", index, *place), reason)
     _check_once("actor", attribute="name", tables=config.actor, source=source)
 
 
-def _check_once(*table: str, attribute: str, tables: Iterable[_Table], source: Source) -> None:
+def _check_once(
+    *table: str, attribute: str, tables: Iterable[msgspec.Struct], source: Source
+) -> None:
     seen: set[str] = set()
     for index, one in enumerate(tables):
         name = getattr(one, attribute)
@@ -327,20 +314,12 @@ def check_host_name(name: str) -> None:
         raise ValueError(f"{quote(name)}: {wanted}")
 
 
-def _check_actor_name(name: str) -> None:
-    if not ACTOR_NAME.fullmatch(name):
-        wanted = "expected a lower-case letter, then up to 31 letters, digits, _ or -"
-        raise ValueError(f"{quote(name)}: {wanted}")
-
-
-def _check_actor(actor: ActorTable, place: Place, source: Source) -> None:
-    source.at((*place, "name"), _check_actor_name, actor.name)
-    if not _TYPE.fullmatch(actor.type):
-        wanted = 'expected "package.module:Class"'
-        raise source.fault((*place, "type"), f"{quote(actor.type)}: {wanted}")
-    for key in ("mail_ttl", "lifetime"):
-        if getattr(actor, key) < SHORTEST_TTL:
-            raise source.fault((*place, key), "is shorter than a second; expected 1s or more")
+def find_modules(file: Path, folder: str) -> Path:
+    """The folder of modules that a file names, as seen from the file; raises ValueError."""
+    found = (file.resolve().parent / Path(folder).expanduser()).resolve()
+    if not found.is_dir():
+        raise ValueError(f"{folder!r}: there is no folder {str(found)!r}")
+    return found
 
 
 # -- what the environment overrides ------------------------------------------------------------

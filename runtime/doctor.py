@@ -9,6 +9,7 @@ from runtime.config import Config
 from runtime.deployments import read_deployments
 from runtime.errors import BusFault, ConfigError, StreamMismatch
 from runtime.loads import list_consumers
+from runtime.modules import add_modules
 from runtime.open import open_bus, server_urls
 from runtime.overview import read_nodes
 from runtime.streams import ensure_streams
@@ -39,7 +40,7 @@ async def examine(config: Config) -> list[Finding]:
         findings += await _streams(bus, config)
         findings += _durability(config)
         if all(finding.good for finding in findings):
-            findings += [*await _store(bus), *await _deployed(bus)]
+            findings += [*await _store(bus), *await _deployed(bus, config)]
         return findings
     except BusFault as fault:
         return [Finding(False, f"the server stopped answering: {fault or 'nothing came in time'}")]
@@ -113,7 +114,8 @@ async def _store(bus: Bus) -> list[Finding]:
     return [Finding(True, f"the stream holds {held} messages up to {last}; no consumer is ahead")]
 
 
-async def _deployed(bus: Bus) -> list[Finding]:
+async def _deployed(bus: Bus, config: Config) -> list[Finding]:
+    add_modules(config.host.modules)
     deployments = await read_deployments(bus)
     nodes = await read_nodes(bus)
     findings = [Finding(bool(nodes), f"{len(nodes)} host(s) alive")]

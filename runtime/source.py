@@ -50,6 +50,16 @@ class Source:
         except msgspec.ValidationError as error:
             raise self._explain(error, root) from None
 
+    def convert_part(self, place: Place, kind: Any, root: type[Root]) -> Any:
+        """What the file says at one place of `root`, as `kind`; raises ConfigError."""
+        found: Any = self.raw
+        for part in place:
+            found = found[part]
+        try:
+            return msgspec.convert(found, kind)
+        except msgspec.ValidationError as error:
+            raise self._explain(error, root, place) from None
+
     def at(self, place: Place, check: Callable[..., Value], *values: Any) -> Value:
         """Run a check; the ValueError it raises is a fault of that place."""
         try:
@@ -64,14 +74,16 @@ class Source:
         line = next((lines[part] for part in known if part in lines), 1)
         return ConfigError(one_line(f"{self._path}:{line}: {_dotted(place)}: {reason}"))
 
-    def _explain(self, error: msgspec.ValidationError, root: type[Root]) -> ConfigError:
+    def _explain(
+        self, error: msgspec.ValidationError, root: type[Root], within: Place = ()
+    ) -> ConfigError:
         """Say in our words what msgspec found."""
         reason, _, where = str(error).partition(" - at `$")
         found = re.findall(r"\.([A-Za-z_]\w*)|\[(\d+)\]", where)
-        place: Place = tuple(name or int(index) for name, index in found)
+        place: Place = (*within, *(name or int(index) for name, index in found))
         if unknown := re.search("unknown field `(.*)`", reason, re.DOTALL):
             keys = _type_at(root, place).__struct_fields__
-            return self.fault((*place, unknown[1]), _suggest(unknown[1], keys))
+            return self.fault((*place, unknown[1]), suggest(unknown[1], keys))
         if missing := re.search("missing required field `(.*)`", reason):
             return self.fault((*place, missing[1]), "is missing, and has no default")
         wanted = _wanted(reason, place, _type_at(root, place))
@@ -159,7 +171,8 @@ def _type_at(kind: Any, place: Place) -> Any:
     return kind
 
 
-def _suggest(name: str, keys: tuple[str, ...]) -> str:
+def suggest(name: str, keys: tuple[str, ...]) -> str:
+    """Say which of the known keys was perhaps meant."""
     near = difflib.get_close_matches(name, keys, 1, 0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(keys)}"
     return f"unknown key; {hint}"

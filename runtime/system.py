@@ -18,6 +18,7 @@ from runtime.errors import ActorDefinitionError, ConfigError
 from runtime.lookup import Lookup
 from runtime.marker import Marker
 from runtime.memory import Held, Idle
+from runtime.modules import check_name
 from schemas.deployment import Deployment, Kind
 from schemas.node import Failing
 
@@ -79,6 +80,7 @@ class ActorType:
 def load_class(name: str, path: str) -> type[Actor] | type[Worker]:
     """Import `package.module:Class`; raises ConfigError with what is wrong with it."""
     module_name, _, class_name = path.partition(":")
+    check_name(module_name)
     # Modules may have been added to the folder since the last look.
     importlib.invalidate_caches()
     known = module_name in sys.modules

@@ -17,6 +17,7 @@ from runtime.dead import Done, Letter, Selection
 from runtime.deployments import read_deployments
 from runtime.editing import check, check_for_type, edit_in_editor, pretty, set_fields
 from runtime.errors import NotPossible
+from runtime.modules import add_modules
 from runtime.open import opened
 from runtime.shown import ago, align, harmless
 
@@ -73,8 +74,7 @@ async def discard_letters(config: Config, given: argparse.Namespace) -> int:
 
 async def edit_letter(config: Config, given: argparse.Namespace) -> int:
     """Change a letter's message, and send it."""
-    if config.host.modules:
-        sys.path.insert(0, str(Path(config.host.modules).resolve()))
+    add_modules(config.host.modules)
     async with opened(config) as bus:
         letter = await dead.find_letter(bus, given.letter)
         if letter.settled:

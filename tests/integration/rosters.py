@@ -90,6 +90,17 @@ class Subtracter(Adder):
         return self._sum()
 
 
+class KeeperOptions(msgspec.Struct, frozen=True):
+    token: str = ""
+    token_env: str = ""
+
+
+class Keeper(Adder):
+    """Has something to hide."""
+
+    Options: ClassVar[Any] = KeeperOptions
+
+
 class WeigherOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str = "g"
     broken: str = ""

@@ -1,6 +1,7 @@
 """A host follows what is deployed while it runs, and nothing is lost or doubled by it."""
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from schemas.base import Address
 from schemas.deployment import Deployment
 from schemas.node import Node
 from schemas.record import Alarm
+from tests.chaos.processes import Process
 from tests.integration.rosters import (
     AdderState,
     Order,
@@ -297,3 +299,38 @@ async def test_a_kind_may_change_under_a_name_that_nothing_waits_for() -> None:
 
     assert done == [(1, "g")]
     assert "weigher" not in kit.host.shards
+
+
+async def test_a_host_killed_in_the_middle_of_it_comes_back_right(tmp_path: Path) -> None:
+    async with running() as kit:
+        await kit.stop_host()
+        sent = dict.fromkeys(KEYS, 0)
+        await deploy(kit.bus, adder(1))
+        for n in range(6):
+            host = await start_process(kit, tmp_path / f"host-{n}.log")
+            for address in KEYS * 3:
+                await kit.tell(address, Put())
+                sent[address] += 1
+            if n % 2:
+                await deploy(kit.bus, remove="adder")
+            await deploy(kit.bus, adder(n + 1, cls=("Adder", "Subtracter")[n % 2]), weigher())
+            # Each time a little later: as it hears of it, as it reads, as it starts and stops.
+            await asyncio.sleep(0.015 * n)
+            await host.kill()
+        await kit.start_host()
+        counts = {address: (await kit.ask(address, Seen())).count for address in KEYS}
+        running_now = sorted([*kit.host.shards, *kit.host.pools])
+
+    assert counts == sent
+    assert running_now == ["adder", "weigher"]
+
+
+async def start_process(kit: Kit, log: Path) -> Process:
+    """A host in a process of its own, once it is ready."""
+    config = log.with_suffix(".toml")
+    config.write_text('[log]\nformat = "json"\n')
+    arguments = ["runtime", "host", "--config", str(config), "--nats", kit.server.url]
+    host = Process(log.stem, log, arguments)
+    await host.start()
+    await host.say("host_ready")
+    return host
