@@ -110,14 +110,17 @@ class Controls:
                     await self._stirred.wait()
             self._stirred.clear()
             try:
-                before = self.types
+                before = self._types_said()
                 await self._follow(call)
-                if self.types != before:
+                if self._types_said() != before:
                     types_changed()
             except BusFault as fault:
                 log.debug("controls_not_read", error=str(fault))
                 await asyncio.sleep(READ_AGAIN)
                 self._stirred.set()
+
+    def _types_said(self) -> dict[str, int]:
+        return {actor: self._revisions[actor, ""] for actor in self.types}
 
     async def _follow(self, call: Callable[[str, str], bool]) -> None:
         gone = await self.read()

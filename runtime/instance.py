@@ -385,8 +385,10 @@ class Instance:
         crash_at("ack.before")
         one.delivery.ack()
         self.waiting.popleft()
-        self._shelf.recalled = max(0, self._shelf.recalled - 1)
-        self._patience.end()
+        if self._shelf.recalled:
+            self._shelf.recalled -= 1
+        if self._patience.tries:
+            self._patience.end()
         self.settled(one.delivery)
         log.info(
             "message_settled",

@@ -82,7 +82,9 @@ class Overview(msgspec.Struct, kw_only=True):
         lines += [
             f"{harmless(one.control.address)}: {harmless(_words(one.control))},"
             f" {one.waiting} waiting"
-            for one in self.held[:MOST_SHOWN]
+            for one in [each for each in self.held if each.control.paused or each.waiting][
+                :MOST_SHOWN
+            ]
         ]
         lines += [
             f"{harmless(each.address)}: message {each.seq} failed {each.tries} times:"

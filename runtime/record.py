@@ -23,7 +23,7 @@ def read_record(data: bytes, bus: Bus) -> Record:
     """
     record = decode_record(data)
     if record.stream != bus.created:
-        record.stream, record.done = bus.created, 0
+        record.stream, record.done, record.parked = bus.created, 0, 0
     return record
 
 
