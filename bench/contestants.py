@@ -88,6 +88,13 @@ CONTESTANTS = [
         quick=Sizes(warm=100, load=1000, synced=1000),
     ),
     Contestant(
+        name="our plain job",
+        worker="bench.ours:JobHost",
+        driver="bench.ours:PlainJobDriver",
+        full=Sizes(warm=2000, load=12_000, synced=12_000, trips=100),
+        quick=Sizes(warm=200, load=2000, synced=2000, trips=30),
+    ),
+    Contestant(
         name="our turn",
         worker="bench.ours:TurnHost",
         driver="bench.ours:TurnDriver",

@@ -55,7 +55,8 @@ class Attempt:
         self.deployment = deployment
         self.envelope = envelope
         self.delivery = delivery
-        self.run = envelope.runid
+        # A job without a run is told from others by where it is stored.
+        self.run = envelope.runid or f"seq-{delivery.seq}"
         self.subject = subjects.run(self.run)
         self.address = Address(deployment.name, envelope.subject)
         self.number = 1
@@ -161,15 +162,17 @@ class Attempt:
 
     async def finish(self, result: Message, *extra: Outgoing) -> None:
         """Store the result: the run's end, the message to whoever started it, what else."""
-        messages = [self._record("finished"), *extra]
+        await self._commit([self._record("finished"), *extra, *self.answer(result)])
+
+    def answer(self, result: Message) -> list[Outgoing]:
+        """The message that brings a result to whoever started the job, if that is an actor."""
         actor, _, key = self.envelope.source.partition("/")
-        if ACTOR_NAME.fullmatch(actor):
-            to = Address(actor, key)
-            mail = self._seal(result, to.key)
-            sender = self.system.deployments.get(actor)
-            ttl = sender.mail_ttl if sender else timedelta(hours=24)
-            messages.append(Outgoing(subjects.mail(to), mail, expiry(ttl)))
-        await self._commit(messages)
+        if not ACTOR_NAME.fullmatch(actor):
+            return []
+        to = Address(actor, key)
+        sender = self.system.deployments.get(actor)
+        ttl = sender.mail_ttl if sender else timedelta(hours=24)
+        return [Outgoing(subjects.mail(to), self._seal(result, to.key), expiry(ttl))]
 
     # -- storing ---------------------------------------------------------------------------
 
@@ -263,7 +266,7 @@ class Attempt:
                 causationid=came.id,
                 traceparent=came.traceparent,
                 principal=came.principal,
-                runid=self.run,
+                runid=came.runid,
                 attempt=self.number,
                 number=self._said if isinstance(message, Delta) else 0,
             )

@@ -217,7 +217,8 @@ class Turn:
             raise TurnError(f"priority {priority!r}: expected 0, 1 or 2")
         run = self.new_id()
         record = RunRecord(job=f"{worker}")
-        headers = {**ROLLUP, **expect(0), **expiry(run_ttl(target))}
+        # No rollup: there is nothing before it, and the server would look.
+        headers = {**expect(0), **expiry(run_ttl(target))}
         self._send(subjects.run(run), encode(record), headers)
         sealed = self._seal(
             job, worker.key, runid=run, topic=str(topic) if topic else "", expires=expires

@@ -18,6 +18,7 @@ from runtime.crash import crash_at
 from runtime.deadline import Deadline
 from runtime.errors import BusFault, Reject, Retry
 from runtime.fitness import check_result, find_unfit, retry_delay
+from runtime.plain import PlainAttempt
 from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
 from runtime.run import Attempt, Fenced, Voice, Work
 from runtime.system import System
@@ -230,7 +231,8 @@ class Pool:
         if reason := find_unfit(envelope):
             await self._bury_unread(delivery, reason)
             return
-        attempt = Attempt(self.system, self.deployment, envelope, delivery)
+        make = Attempt if envelope.runid else PlainAttempt
+        attempt = make(self.system, self.deployment, envelope, delivery)
         try:
             outcome = await self._hold(attempt)
         except Fenced as fenced:
