@@ -103,39 +103,49 @@ async def run_once(
         await server.start()
         sides: list[Side] = []
         try:
-            worker = await Side.start(contestant.worker, server.url, level, folder / "worker")
-            sides.append(worker)
-            driver = await Side.start(contestant.driver, server.url, level, folder / "driver")
-            sides.append(driver)
-            await asyncio.gather(worker.report(), driver.report())
-            await _contend(worker, driver, server.pid, sizes, result)
+            for role in (contestant.driver, *[contestant.worker] * contestant.workers):
+                at = folder / f"side-{len(sides)}"
+                sides.append(await Side.start(role, server.url, level, at))
+            await asyncio.gather(*(side.report() for side in sides))
+            await _contend(sides[1:], sides[0], server.pid, sizes, result)
         finally:
             await asyncio.gather(*(side.end() for side in sides))
             await server.kill()
     return result
 
 
-async def _contend(worker: Side, driver: Side, server: int, sizes: Sizes, result: Result) -> None:
+async def _contend(
+    workers: list[Side], driver: Side, server: int, sizes: Sizes, result: Result
+) -> None:
     if sizes.trips:
         await driver.tell("trips", max(3, sizes.trips // 10))
         result.trips = (await driver.tell("trips", sizes.trips)).trips
     count = sizes.timed(result.sync)
     if not count:
         return
-    await _load(worker, driver, sizes.warm)
-    pids = {"worker": worker.pid, "driver": driver.pid, "server": server}
-    before = {name: _cpu(pid) for name, pid in pids.items()}
-    settled, sent = await _load(worker, driver, count)
-    result.rate = count / (settled.ended - sent.began)
-    result.handled = settled.handled
-    spent = {name: _cpu(pid) - before[name] for name, pid in pids.items()}
+    # What the round trips made them handle is not to be counted with the rest.
+    await asyncio.gather(*(one.tell("settle", 0) for one in workers))
+    await _load(workers, driver, sizes.warm)
+    pids = {"worker": [one.pid for one in workers], "driver": [driver.pid], "server": [server]}
+    before = {name: sum(map(_cpu, each)) for name, each in pids.items()}
+    sent, settled = await _load(workers, driver, count)
+    result.rate = count / (max(one.ended for one in settled) - sent.began)
+    result.handled = sum(one.handled for one in settled)
+    spent = {name: sum(map(_cpu, each)) - before[name] for name, each in pids.items()}
     result.cpu = {name: seconds / count * 1e6 for name, seconds in spent.items()}
-    result.megabytes = _megabytes(worker.pid)
+    result.megabytes = max(_megabytes(one.pid) for one in workers)
 
 
-async def _load(worker: Side, driver: Side, count: int) -> tuple[Report, Report]:
+async def _load(workers: list[Side], driver: Side, count: int) -> tuple[Report, list[Report]]:
     """Have one side send and the other settle; the first that fails spoils it for both."""
-    return await asyncio.gather(worker.tell("settle", count), driver.tell("flood", count))
+    if len(workers) == 1:
+        sent, one = await asyncio.gather(
+            driver.tell("flood", count), workers[0].tell("settle", count)
+        )
+        return sent, [one]
+    # None of several knows how much falls to it: they look whether all is settled once it is sent.
+    sent = await driver.tell("flood", count)
+    return sent, await asyncio.gather(*(one.tell("settle", 0) for one in workers))
 
 
 def _cpu(pid: int) -> float:

@@ -29,7 +29,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """A worker and a driver, each `module:Class` and a process of its own."""
+    """A worker and a driver, each `module:Class` and a process of its own; or several workers."""
 
     name: str
     worker: str
@@ -37,6 +37,7 @@ class Contestant:
     full: Sizes
     quick: Sizes
     needs: tuple[str, ...] = ()
+    workers: int = 1
 
     def missing(self) -> str:
         """The first module it needs that is not there, or nothing."""
@@ -84,7 +85,7 @@ CONTESTANTS = [
         name="our job",
         worker="bench.ours:JobHost",
         driver="bench.ours:JobDriver",
-        full=Sizes(warm=500, load=5000, synced=5000),
+        full=Sizes(warm=2000, load=8000, synced=8000),
         quick=Sizes(warm=100, load=1000, synced=1000),
     ),
     Contestant(
@@ -98,15 +99,31 @@ CONTESTANTS = [
         name="our turn",
         worker="bench.ours:TurnHost",
         driver="bench.ours:TurnDriver",
-        full=Sizes(warm=4000, load=4000, synced=4000, trips=100),
+        full=Sizes(warm=8000, load=8000, synced=8000, trips=100),
         quick=Sizes(warm=800, load=800, synced=800, trips=30),
     ),
     Contestant(
         name="our whole job",
         worker="bench.ours:WholeJobHost",
         driver="bench.ours:WholeJobDriver",
-        full=Sizes(warm=2000, load=2000, synced=2000, trips=100),
+        full=Sizes(warm=4000, load=4000, synced=4000, trips=100),
         quick=Sizes(warm=400, load=400, synced=400, trips=30),
+    ),
+    Contestant(
+        name="our turn, two hosts",
+        worker="bench.ours:TurnHostOfTwo",
+        driver="bench.ours:TurnDriver",
+        full=Sizes(warm=8000, load=8000, synced=8000),
+        quick=Sizes(warm=800, load=800, synced=800),
+        workers=2,
+    ),
+    Contestant(
+        name="our whole job, two hosts",
+        worker="bench.ours:WholeJobHostOfTwo",
+        driver="bench.ours:WholeJobDriver",
+        full=Sizes(warm=4000, load=4000, synced=4000),
+        quick=Sizes(warm=400, load=400, synced=400),
+        workers=2,
     ),
     Contestant(
         name="our relay",

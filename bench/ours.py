@@ -12,15 +12,17 @@ from typing import Any, ClassVar
 import msgspec
 
 from bench.letters import Begin, Count, Counted, Did, Do, Noted, letter
-from bench.role import Role, send_many, wait_until
+from bench.role import Role, send_many
 from runtime import Actor, Turn, Work, Worker, handler
 from runtime.ask import MAIL_TTL, ask
 from runtime.bus import Bus, Outgoing, expect, expiry, new_id
 from runtime.committer import Committer
 from runtime.connection import Connection, Packet
 from runtime.deployments import seed_deployments
+from runtime.holdings import LOOK_EVERY
 from runtime.host import Host
 from runtime.loads import list_consumers
+from runtime.overview import read_nodes
 from runtime.streams import ensure_streams
 from schemas import subjects
 from schemas.base import Address, Message, Topic
@@ -113,25 +115,26 @@ class HostRole(Role):
 
     run: ClassVar[tuple[str, ...]]
     counted: ClassVar[str]
+    hosts: ClassVar[int] = 1
 
     async def open(self, url: str) -> None:
         self.bus = await open_bus(url)
         await seed_deployments(self.bus, DEPLOYMENTS)
         self.host = Host(self.bus)
         await self.host.start(self.run)
+        while True:
+            if len(await read_nodes(self.bus)) >= self.hosts:
+                break
+            await asyncio.sleep(LOOK_EVERY)
+        # By the second look each has what is its own.
+        await asyncio.sleep(2 * LOOK_EVERY * (self.hosts - 1))
 
-    async def settle(self, count: int) -> int:
-        before = handled[self.counted]
+    def count_handled(self) -> int:
+        if self.host.failed.done():
+            self.host.failed.result()
+        return handled[self.counted]
 
-        def enough() -> bool:
-            if self.host.failed.done():
-                self.host.failed.result()
-            return handled[self.counted] >= before + count
-
-        await wait_until(enough, self._is_settled)
-        return handled[self.counted] - before
-
-    async def _is_settled(self) -> bool:
+    async def is_settled(self) -> bool:
         return all(
             one["num_pending"] == 0 and one["num_ack_pending"] == 0
             for one in await list_consumers(self.bus)
@@ -152,6 +155,14 @@ class JobHost(HostRole):
 
 class WholeJobHost(HostRole):
     run, counted = ("sender", "doer"), "sender"
+
+
+class TurnHostOfTwo(TurnHost):
+    hosts = 2
+
+
+class WholeJobHostOfTwo(WholeJobHost):
+    hosts = 2
 
 
 class Driver(Role):

@@ -8,7 +8,7 @@ from nats.js.api import ConsumerConfig
 
 from bench.letters import Do
 from bench.plain import DURABLE, MOST_UNACKNOWLEDGED, STREAM, connect, is_settled
-from bench.role import Role, wait_until
+from bench.role import Role
 from schemas.envelope import Envelope
 
 AT_ONCE = 64
@@ -41,10 +41,11 @@ class FastStreamWorker(Role):
 
         return do
 
-    async def settle(self, count: int) -> int:
-        before = self.handled
-        await wait_until(lambda: self.handled >= before + count, lambda: is_settled(self.stream))
-        return self.handled - before
+    def count_handled(self) -> int:
+        return self.handled
+
+    async def is_settled(self) -> bool:
+        return await is_settled(self.stream)
 
     async def close(self) -> None:
         await self.broker.stop()

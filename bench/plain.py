@@ -10,7 +10,7 @@ from nats.errors import TimeoutError as NothingCame
 from nats.js.api import ConsumerConfig
 
 from bench.letters import plain_letter
-from bench.role import Role, send_many, wait_until
+from bench.role import Role, send_many
 
 STREAM = "JOBS"
 DURABLE = "worker"
@@ -75,16 +75,13 @@ class LoopWorker(Role):
         self.pull = await self.stream.pull_subscribe("job.*", DURABLE, config=config)
         self.task = asyncio.create_task(self.work())
 
-    async def settle(self, count: int) -> int:
-        before = self.handled
+    def count_handled(self) -> int:
+        if self.task.done():
+            self.task.result()
+        return self.handled
 
-        def enough() -> bool:
-            if self.task.done():
-                self.task.result()
-            return self.handled >= before + count
-
-        await wait_until(enough, lambda: is_settled(self.stream))
-        return self.handled - before
+    async def is_settled(self) -> bool:
+        return await is_settled(self.stream)
 
     async def close(self) -> None:
         self.task.cancel()

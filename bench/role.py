@@ -19,7 +19,9 @@ from runtime.log import configure
 WINDOW = 2000
 """The most sends of one flood that wait for the server at the same time."""
 LOOK_EVERY = 0.002
-"""Seconds between two looks whether all is settled."""
+"""Seconds between two looks whether enough was handled."""
+ASK_EVERY = 0.02
+"""Seconds between two questions to the server whether it has every ack."""
 
 Send = Callable[[int], Awaitable["asyncio.Future[Any]"]]
 
@@ -27,12 +29,33 @@ Send = Callable[[int], Awaitable["asyncio.Future[Any]"]]
 class Role:
     """A worker, which settles what is sent, or a driver, which sends it and asks."""
 
+    reported = 0
+    """How many messages it had handled when it last said so."""
+
     async def open(self, url: str) -> None:
         """Connect, and be ready."""
         raise NotImplementedError
 
     async def settle(self, count: int) -> int:
-        """Return when `count` messages more are handled and acknowledged; returns how many."""
+        """Return when `count` messages more are handled, and all there are acknowledged.
+
+        Returns how many were handled since the last time: some may have been before it is told.
+        """
+        while True:
+            done = self.count_handled() >= self.reported + count
+            # Asked only from then on: it costs the server.
+            if done and await self.is_settled():
+                break
+            await asyncio.sleep(ASK_EVERY if done else LOOK_EVERY)
+        before, self.reported = self.reported, self.count_handled()
+        return self.reported - before
+
+    def count_handled(self) -> int:
+        """How many messages were handled so far; raises what it died of."""
+        self._refuse()
+
+    async def is_settled(self) -> bool:
+        """Whether the server has every acknowledgement."""
         self._refuse()
 
     async def flood(self, count: int) -> None:
@@ -75,14 +98,6 @@ async def send_many(count: int, send: Send) -> None:
         waiting.append(await send(number))
     for future in waiting:
         await future
-
-
-async def wait_until(enough: Callable[[], bool], settled: Callable[[], Awaitable[bool]]) -> None:
-    """Return once enough was handled and, asked only from then on, the server has every ack."""
-    while True:
-        if enough() and await settled():
-            return
-        await asyncio.sleep(LOOK_EVERY)
 
 
 async def play(role: Role, url: str) -> None:
