@@ -81,6 +81,8 @@ class Conductor:
         self._lines: list[Line] = []
         self._chance = chance
         self._losing = True
+        self._broken = 0
+        """How many things are broken besides hosts that were killed."""
         self._closing = False
         self._rolling = False
         self._stack = contextlib.AsyncExitStack()
@@ -204,7 +206,7 @@ class Conductor:
             crash = self._next_crash()
         elif process.crashed:
             self.counts[f"crash at {point}"] += 1
-            self.kills.append(Kill(time.time(), process.name))
+            self._note_kill(process)
         else:
             self.wrong.append(f"{process.name} ended by itself with code {code}")
         self.hosts[place] = await self._start_host(place, crash)
@@ -253,18 +255,29 @@ class Conductor:
 
     async def _break(self, fault: str) -> None:
         of_servers = self.site.servers.faults
-        if fault in of_servers:
+        if fault == "kill":
+            await self._kill()
+        elif fault in of_servers:
             async with self._alone:
-                await of_servers[fault]()
+                await self._break_for_a_while(of_servers[fault])
         else:
-            of_processes: Callable[[], Awaitable[None]] = getattr(self, f"_{fault}")
-            await of_processes()
+            await self._break_for_a_while(getattr(self, f"_{fault}"))
         self.counts[fault] += 1
+
+    async def _break_for_a_while(self, fault: Callable[[], Awaitable[None]]) -> None:
+        self._broken += 1
+        try:
+            await fault()
+        finally:
+            self._broken -= 1
 
     async def _kill(self) -> None:
         process = self._chance.choice(self.hosts)
-        self.kills.append(Kill(time.time(), process.name))
+        self._note_kill(process)
         await process.kill()
+
+    def _note_kill(self, process: Process) -> None:
+        self.kills.append(Kill(time.time(), process.name, alone=not self._broken))
 
     async def _edge_kill(self) -> None:
         await self._chance.choice(self.edges).kill()

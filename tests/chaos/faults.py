@@ -31,7 +31,11 @@ class Faults:
 
 @dataclass(frozen=True)
 class Kill:
-    """When a host was killed, in seconds since the epoch, and which."""
+    """When a host was killed, in seconds since the epoch, and which.
+
+    `alone` if nothing else was broken at that moment.
+    """
 
     at: float
     name: str
+    alone: bool

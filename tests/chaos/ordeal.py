@@ -249,9 +249,11 @@ class Ordeal:
 
     def _time(self, log: Log) -> None:
         waits = read_waits(log)
-        served = time_to_serve(waits, log, self._conductor.kills, self._conductor.logs)
+        kills, logs = self._conductor.kills, self._conductor.logs
+        alone = [kill for kill in kills if kill.alone]
         self.outcome.seconds = {
-            "a killed host's keys served again after": served,
+            "a killed host's keys served again after": time_to_serve(waits, log, kills, logs),
+            "the same where nothing else was broken": time_to_serve(waits, log, alone, logs),
             "messages waited": [wait.seconds for wait in waits],
             "longest time in which nothing was applied": [_longest_gap(log)],
             "quiet after": [self._quiet_after],
