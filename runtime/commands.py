@@ -26,6 +26,7 @@ from runtime.marks import file_at
 from runtime.modules import add_modules
 from runtime.open import open_bus, opened
 from runtime.overview import look
+from runtime.quorum import leaving_minorities
 from runtime.repair import accept_loss
 from runtime.server import EmbeddedServer, PortTaken
 from runtime.supervisor import Child, until_stopped
@@ -114,13 +115,14 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
     bus = await open_bus(config.nats, marks=file_at(config.host.marks))
     running = Host(bus, name=config.host.name, marks=file_at(config.host.marks))
     try:
-        await patiently(bus, lambda: seed_deployments(bus, deployments))
-        await running.start(config.host.run)
-        # What is loaded by now stays; what comes and goes is counted, not searched for.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 1000)
-        await asyncio.wait([running.failed])
+        async with leaving_minorities(bus):
+            await patiently(bus, lambda: seed_deployments(bus, deployments))
+            await running.start(config.host.run)
+            # What is loaded by now stays; what comes and goes is counted, not searched for.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 50, 1000)
+            await asyncio.wait([running.failed])
         return 1  # what failed was said when it did
     finally:
         await running.stop()
@@ -138,7 +140,8 @@ async def edge(config: Config, given: argparse.Namespace) -> int:
 async def _run_edge(config: Config, serve: object) -> int:
     bus = await open_bus(config.nats)
     try:
-        return int(await serve(config, bus) or 0)  # type: ignore[operator]  # edge.serve.serve
+        async with leaving_minorities(bus):
+            return int(await serve(config, bus) or 0)  # type: ignore[operator]  # edge.serve.serve
     finally:
         await bus.link.close()
 

@@ -49,7 +49,7 @@ class Connection:
         """How many packets have come so far: one more each second, or the line is silent."""
         self.on_rebuilt: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
-        self._urls = urls
+        self.urls = urls
         self._options = options
         self._client: Client | None = None
         self._inbox = Inbox(inbox)
@@ -112,7 +112,7 @@ class Connection:
         `but` is the one to try last: it was lost, or is about to leave.
         """
         failures: dict[str, BaseException] = {}
-        for url in sorted(random.sample(self._urls, len(self._urls)), key=lambda url: url == but):
+        for url in sorted(random.sample(self.urls, len(self.urls)), key=lambda url: url == but):
             try:
                 return await dial(url, self, self._options)
             except Exception as error:  # whatever it is, the cure is to try the next, and again
@@ -126,7 +126,7 @@ class Connection:
 
     def leave(self, client: Client) -> None:
         """Hear that a server will soon go: it is left for another before it cuts us off."""
-        if client is self._client and len(self._urls) > 1:
+        if client is self._client and len(self.urls) > 1:
             log.info("nats_server_leaving", server=self.server)
             self._leaving = True
             self.doubt()

@@ -24,6 +24,7 @@ from runtime.errors import (
 )
 from runtime.inspection import check_store
 from runtime.marks import MarkFile
+from runtime.quorum import leaving_minorities
 from runtime.streams import ensure_streams, learn_incarnation
 
 log = structlog.get_logger()
@@ -102,7 +103,8 @@ async def open_bus(
         if check:
             bus.replicas = table.replicas
             look = partial(_look, bus, marks, serves=patient, thorough=thorough)
-            await _wait_for_streams(bus, look, LONG if patient else SHORT)
+            async with leaving_minorities(bus):
+                await _wait_for_streams(bus, look, LONG if patient else SHORT)
     except BaseException:
         await link.close()
         raise

@@ -7,25 +7,30 @@ in as an edge if EDGE_PASSWORD is set.
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import sys
 import time
 from pathlib import Path
 
-from runtime.ask import Origin, ask
-from runtime.bus import Bus
+from runtime.ask import MAIL_TTL, Origin, ask
+from runtime.bus import Bus, expiry
 from runtime.connection import Connection
 from runtime.errors import BusFault, Refused, RuntimeFault
 from runtime.log import configure
 from runtime.streams import ensure_streams
+from schemas import subjects
 from schemas.base import Address
+from schemas.envelope import encode, seal
 from tests.chaos.history import Journal
 from tests.chaos.ledger import KEYS, Enter, key_of
 
 AT_ONCE = 12
 REPEATED = 10
 """Every tenth is asked once more when it has been answered."""
+FORGOTTEN = 7
+"""Every seventh is stored once more, as if the broker had forgotten its id meanwhile."""
 
 
 class Asker:
@@ -66,6 +71,8 @@ class Asker:
         for _ in range(2 if index % REPEATED == 0 else 1):
             answer = await self._ask(name, Address("ledger", key), entry)
             self._journal.write("ok", id=name, answer=answer)
+        if index % FORGOTTEN == 0:
+            await self._store_again(name, Address("ledger", key), entry)
 
     async def _ask(self, name: str, to: Address, entry: Enter) -> object:
         while True:
@@ -78,6 +85,14 @@ class Asker:
                 await asyncio.sleep(0.1)
             else:
                 return {"applied": entered.applied, "balance": entered.balance}
+
+    async def _store_again(self, name: str, to: Address, entry: Enter) -> None:
+        self._journal.write("again", id=name)
+        inbox = self._bus.link.new_inbox()
+        sealed = seal(entry, id=name, source="edge", subject=to.key, replyto=inbox)
+        headers = {"Nats-Msg-Id": f"{name} again", **expiry(MAIL_TTL)}
+        with contextlib.suppress(BusFault):
+            await self._bus.publish(subjects.mail(to), encode(sealed), headers=headers, timeout=2)
 
 
 async def main(

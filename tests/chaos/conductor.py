@@ -383,6 +383,10 @@ class Conductor:
         await processes[place].say(ready, timeout=READY_WITHIN)
 
     async def leave(self) -> list[int]:
-        """Ask every host and edge to leave; returns their exit codes."""
+        """Ask every host and edge to leave, once it is there; returns their exit codes."""
         self._closing = True
+        for process in self.hosts:
+            await process.say("host_ready", timeout=READY_WITHIN)
+        for process in self.edges:
+            await process.say("edge_ready", timeout=READY_WITHIN)
         return [await process.terminate() for process in (*self.edges, *self.hosts)]

@@ -38,7 +38,9 @@ def read_waits(log: Log) -> list[Wait]:
         for told in log.events.values()
         for stored, body in told
     }
-    return [Wait(mail, applied[mail.cause]) for mail in log.mail if mail.cause in applied]
+    # One that was stored again is applied with its first copy.
+    first = {mail.cause: mail for mail in reversed(log.mail)}
+    return [Wait(mail, applied[cause]) for cause, mail in first.items() if cause in applied][::-1]
 
 
 def time_to_serve(

@@ -35,6 +35,8 @@ class Operation:
     ended: float = 0.0
     outcome: Literal["", "unknown", "ok"] = ""
     unknowns: int = 0
+    again: int = 0
+    """How often it was stored once more on purpose, as if the broker had forgotten its id."""
     seq: int = LOST
     answer: Any = None
 
@@ -77,7 +79,7 @@ class History:
         wrong = []
         for one in self.operations.values():
             found = self._sequences(one, stored)
-            if len(found) > 1:
+            if len(found) > 1 + one.again:
                 wrong.append(f"{one.how} {one.id} is stored {len(found)} times: {found}")
             elif one.outcome == "ok" and not found:
                 wrong.append(f"{one.how} {one.id} was acknowledged and is lost")
@@ -152,6 +154,8 @@ class Journal:
             one = history.operations[line["id"]]
             if line["what"] == "doubt":
                 history.doubt(one)
+            elif line["what"] == "again":
+                one.again += 1
             elif one.outcome == "ok" and one.answer != line["answer"]:
                 wrong.append(f"{one.id} was answered {one.answer}, then {line['answer']}")
             elif one.outcome != "ok":
