@@ -17,6 +17,7 @@ from edge.reach import AHEAD, find_reach
 from runtime.bus import Bus, Stored
 from runtime.errors import BusFault
 from runtime.packet import Packet
+from runtime.streams import incarnation
 from schemas import subjects
 from schemas.base import Topic
 from schemas.envelope import decode_any
@@ -34,6 +35,8 @@ CHECK_EVERY = 10.0
 FIRST_CHECK = 1.0
 """In a cluster a new subscription takes a moment to be known everywhere."""
 STALE_TRIES = 40
+STALE_TRIES_OF_REPLICAS = 400
+"""Looks at the log for what was heard of: a replica that is cut off may stay behind."""
 STALE_WAIT = 0.05
 EVENT_TTL = timedelta(days=30)
 
@@ -184,9 +187,9 @@ class Hub:
             await asyncio.sleep(STALE_WAIT)
             self._doubted.set()
             return
-        if info["created"] == self._stream:
+        if incarnation(info) == self._stream:
             return
-        self._stream = info["created"]
+        self._stream = incarnation(info)
         for feed in list(self._feeds.values()):
             for follower in list(feed.followers):
                 follower.restart(Reset(int(info["state"]["last_seq"]), AHEAD))
@@ -367,7 +370,8 @@ class Following:
         if not self._queue or self._queue[0].previous <= self.cursor:
             return
         self._stale += 1
-        if self._stale < STALE_TRIES:
+        single = self._feed.hub.bus.replicas == 1
+        if self._stale < (STALE_TRIES if single else STALE_TRIES_OF_REPLICAS):
             await asyncio.sleep(STALE_WAIT)
             return
         log.warning("events_missing", topic=self._feed.topic, after=self.cursor)

@@ -1,5 +1,6 @@
 """How far back the log reaches: whether what was said after a cursor can still all be there."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from runtime.bus import Bus
@@ -8,6 +9,9 @@ AHEAD = "the cursor is not one of this log, which may have been started anew"
 EXPIRED = "the log no longer reaches back to the cursor"
 
 FARTHEST = 2**40
+STALE_TRIES = 40
+STALE_WAIT = 0.5
+"""A leader that is cut off from the others learns within twenty seconds that it leads no more."""
 
 
 class Reach:
@@ -29,8 +33,7 @@ async def find_reach(bus: Bus, subject: str, cursor: int | None, ttl: timedelta)
     Where the time of a cursor cannot be told any more, something may be missing, and that is
     what is said. Raises BusFault if the stream cannot be asked.
     """
-    state = (await bus.api(f"STREAM.INFO.{bus.stream}"))["state"]
-    last = int(state["last_seq"])
+    last = await _find_end(bus, cursor or 0)
     if cursor is None or cursor in (0, last):
         return Reach(last)
     if cursor > last:
@@ -44,6 +47,23 @@ async def find_reach(bus: Bus, subject: str, cursor: int | None, ttl: timedelta)
     if at is None and await _stored_before(bus, cursor, horizon):
         return Reach(last)
     return Reach(last, EXPIRED)
+
+
+async def _find_end(bus: Bus, cursor: int) -> int:
+    """The stream's last sequence.
+
+    In a cluster somebody may answer who does not know yet that it leads no more, or who leads
+    since a moment and has not caught up: an end before the cursor is not believed at once.
+    """
+    for pause in (STALE_WAIT,) * STALE_TRIES if bus.replicas > 1 else ():
+        if (last := await _last_seq(bus)) >= cursor:
+            return last
+        await asyncio.sleep(pause)
+    return await _last_seq(bus)
+
+
+async def _last_seq(bus: Bus) -> int:
+    return int((await bus.api(f"STREAM.INFO.{bus.stream}"))["state"]["last_seq"])
 
 
 async def _stored_before(bus: Bus, cursor: int, horizon: datetime) -> bool:

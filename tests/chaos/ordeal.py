@@ -5,8 +5,9 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,8 +68,9 @@ class Ordeal:
                 if not self._plan.rolled:
                     await self._crash_once_more(observer)
                 await self._end(observer, followers)
-        except TimeoutError as late:
-            self.outcome.wrong.append(str(late) or self._what_did_not_end())
+        except* TimeoutError as late:
+            told = [str(one) for one in _leaves(late)]
+            self.outcome.wrong += told if all(told) else [self._what_did_not_end()]
         self.outcome.wrong = self._conductor.wrong + self.outcome.wrong
         return self.outcome
 
@@ -145,13 +147,13 @@ class Ordeal:
         conductor = self._conductor
         conductor.calm()
         for name, roll in (
-            ("nothing was restarted", asyncio.sleep(STEADY)),
-            ("hosts were restarted", conductor.roll_hosts()),
-            ("edges were restarted", conductor.roll_edges()),
-            ("servers were restarted", conductor.site.servers.roll()),
+            ("nothing was restarted", partial(asyncio.sleep, STEADY)),
+            ("hosts were restarted", conductor.roll_hosts),
+            ("edges were restarted", conductor.roll_edges),
+            ("servers were restarted", conductor.site.servers.roll),
         ):
             began = time.time()
-            await roll
+            await roll()
             await asyncio.sleep(AFTERMATH)
             self._spans[f"messages waited while {name}"] = (began, time.time())
 
@@ -262,6 +264,14 @@ class Ordeal:
             within = [wait.seconds for wait in waits if began <= wait.mail.at <= ended]
             self.outcome.seconds[name] = within
         self.outcome.notes = self._growth.describe() if self._growth else {}
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _leaves(one)
+        else:
+            yield one
 
 
 @asynccontextmanager

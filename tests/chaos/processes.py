@@ -148,7 +148,11 @@ class Process:
 
     async def say(self, event: str, *, timeout: float = 20) -> None:
         """Wait until it has logged an event."""
-        await until(lambda: any(one["event"] == event for one in read_lines(self.log)), timeout)
+        try:
+            await until(lambda: any(one["event"] == event for one in read_lines(self.log)), timeout)
+        except TimeoutError:
+            last = [str(line) for line in read_lines(self.log)[-1:]] or ["nothing at all"]
+            raise TimeoutError(f"{self.name} did not say {event}, but {last[0]}") from None
 
 
 def read_lines(log: Path) -> list[dict[str, Any]]:
