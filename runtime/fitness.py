@@ -14,7 +14,7 @@ FIRST_RETRY = 0.5
 LAST_RETRY = 60.0
 
 
-def retry_delay(error: Exception, attempt: int) -> float:
+def retry_delay(error: BaseException, attempt: int) -> float:
     """Seconds until the next attempt: doubling, with chance in it, or what was asked for."""
     if isinstance(error, Retry):
         return error.after.total_seconds()

@@ -301,8 +301,9 @@ class Instance:
             one.answer = make_refusal(envelope.id, reject.refusal)
             one.outcome = "rejected"
             return data
-        except (Exception, asyncio.CancelledError) as error:
-            # Nothing here waits, so nobody but the handler can have cancelled anything.
+        except (Exception, asyncio.CancelledError, SystemExit, GeneratorExit) as error:
+            # Nothing here waits, so nobody but the handler can have cancelled anything; and one
+            # that calls sys.exit() would end the host in good order, with nobody to blame.
             raise _Failed(error) from error
         return after
 

@@ -313,7 +313,7 @@ class Pool:
             return await self._give_up(attempt, str(reject))
         except Fenced:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return await self._fail(attempt, error)
         await attempt.finish(result)
         attempt.delivery.ack()
@@ -343,7 +343,7 @@ class Pool:
             await pieces.aclose()
         return result
 
-    async def _fail(self, attempt: Attempt, error: Exception) -> str:
+    async def _fail(self, attempt: Attempt, error: Exception | SystemExit) -> str:
         """One attempt went wrong: remember it, and try again later, or give up."""
         reason = clip(error, MOST_REASON) or type(error).__name__
         if isinstance(error, TimeoutError) and not str(error):

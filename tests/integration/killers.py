@@ -8,6 +8,7 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 import time
 from typing import Literal
 
@@ -24,7 +25,7 @@ from schemas.record import RunFailed
 BEGUN = "KILLERS_BEGUN"
 """The variable that names the file to which every handler adds a line when it begins."""
 
-How = Literal["exit", "fault", "kill", "memory", "block", "sleep"]
+How = Literal["exit", "fault", "kill", "block", "sleep", "leave"]
 
 
 class Note(Message, tag="killer.note"):
@@ -42,7 +43,7 @@ class Ended(Message, tag="killer.ended"):
 
 class Do(Job[Ended], tag="killer.do"):
     n: int
-    how: Literal["work", "exit", "block"] = "work"
+    how: Literal["work", "exit", "leave"] = "work"
 
 
 class Start(Message, tag="killer.start"):
@@ -114,6 +115,8 @@ def end(how: How, seconds: float) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "block":
         time.sleep(10**6)
+    elif how == "leave":
+        sys.exit("bye")
     elif how == "sleep":
         time.sleep(seconds)
 

@@ -192,6 +192,30 @@ async def test_a_handler_that_blocks_the_loop_for_ever_is_dead_before_its_fourth
     assert notes == {key: [1, 2] for key in [*others, "p"]}
 
 
+async def test_handlers_that_call_exit_end_no_host_and_are_tried_as_any_that_fail(
+    site: Site,
+) -> None:
+    others = await send_around(site, End(how="leave"))
+    await site.tell("a", Start(jobs=[Do(n=1, how="leave"), Do(n=2)]))
+    await site.run_host()
+    await until_known(lambda: two(site), PATIENCE)
+    dead = await site.dead()
+    await site.settled()
+    notes = {key: (await site.state(key)).notes for key in [*others, "p"]}
+
+    assert sorted((one.reason, one.attempts) for one in dead) == [
+        ("SystemExit: bye", 5),
+        ("bye", 3),
+    ]
+    assert notes == {key: [1, 2] for key in [*others, "p"]}
+    assert (await site.state("a")).done == [2]
+    assert site.ends == 0
+
+
+async def two(site: Site) -> bool:
+    return len(await site.dead()) == 2
+
+
 async def test_hosts_killed_from_outside_while_careful_lose_nothing(site: Site) -> None:
     keys = neighbours("p", 4)
     for key in keys:
