@@ -347,12 +347,13 @@ class PinnedPull:
             self.pin = ""
         if self.pin:
             upto = seen.delivered if self._before is None else self._before
-            await self._owner.take_over(seen.floor, upto)
-        elif seen.holder or self.waits or not seen.unacked:
-            return
-        else:
+            # Together: the pin does not live for long without a pull.
+            await asyncio.gather(
+                self._owner.take_over(seen.floor, upto), self.bus.reset(self.consumer)
+            )
+        elif seen.unacked and not seen.holder and not self.waits:
             await self._owner.note_orphans(seen.delivered)
-        await self.bus.reset(self.consumer)
+            await self.bus.reset(self.consumer)
 
     async def _recreate(self) -> None:
         log.warning("consumer_missing", consumer=self.consumer)
