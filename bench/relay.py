@@ -27,7 +27,7 @@ class Stack(Role):
     """`callboard host` and `callboard edge` with the configuration that everybody starts with."""
 
     async def open(self, url: str) -> None:
-        port = _free_port()
+        port = find_free_port()
         self.address = f"http://127.0.0.1:{port}"
         told = {"CALLBOARD_LISTEN": f"127.0.0.1:{port}", "RELAY_API_KEY": KEY}
         # With CALLBOARD_CHILD they end when this process does, however it ends.
@@ -102,7 +102,7 @@ async def _start(part: str, url: str, environment: dict[str, str]) -> asyncio.su
     )
 
 
-def _free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
