@@ -27,6 +27,8 @@ GOAL = 40
 LOG = "/api/relay/log/events"
 PATIENCE = 60.0
 AT_ONCE = 50
+STILL = 64
+"""KB by which memory may change that does not change any more."""
 REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: keep-alive\r\n"
     "Accept: text/event-stream\r\nCache-Control: no-cache\r\n"
@@ -43,7 +45,7 @@ class Follower:
     def __init__(self, port: int, path: str) -> None:
         self.cursor = ""
         self.retry = 0
-        self.told = 0
+        self.heard = asyncio.Event()
         self._port = port
         self._path = path
         self._writer: asyncio.StreamWriter | None = None
@@ -54,9 +56,7 @@ class Follower:
         # What is kept here for a follower is not what is measured, but there are very many.
         reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=4096)
         more = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
-        self._writer.write(
-            REQUEST.format(path=self._path, port=self._port, more=more).encode()
-        )
+        self._writer.write(REQUEST.format(path=self._path, port=self._port, more=more).encode())
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             self.close()
@@ -70,7 +70,8 @@ class Follower:
             self.retry = int(found[-1])
         if found := re.findall(r"^id: (\d+)", text, re.M):
             self.cursor = found[-1]
-        self.told += text.count("\ndata: ")
+        if "\ndata: " in text:
+            self.heard.set()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -206,9 +207,11 @@ async def measure_idle(count: int, *, apart: bool, seconds: float) -> float:
 async def settled(edge: Edge) -> int:
     """The edge's memory once it changes no more."""
     known = 0
-    while abs(known - (known := edge.memory())) > 64:
+    while True:
+        before, known = known, edge.memory()
+        if abs(known - before) <= STILL:
+            return known
         await asyncio.sleep(0.5)
-    return known
 
 
 async def measure_return(count: int) -> tuple[float, int, float]:
@@ -218,21 +221,16 @@ async def measure_return(count: int) -> tuple[float, int, float]:
         followers = [Follower(edge.port, LOG) for _ in range(count)]
         await open_all(followers)
         await edge.kill()
-        await send_back(edge)
+        await edge.start("edge")
         began = time.monotonic()
         refused = await asyncio.gather(*(come_back(follower) for follower in followers))
         took = time.monotonic() - began
         await send_tasks(edge, 1)
         async with asyncio.timeout(PATIENCE):
-            while not all(follower.told for follower in followers):
-                await asyncio.sleep(0.01)
+            await asyncio.gather(*(follower.heard.wait() for follower in followers))
         for follower in followers:
             follower.close()
     return took, sum(refused), max(follower.retry for follower in followers) / 1000
-
-
-async def send_back(edge: Edge) -> None:
-    await edge.start("edge")
 
 
 async def come_back(follower: Follower) -> int:

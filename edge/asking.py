@@ -46,7 +46,9 @@ async def ask_for(
         traceparent=request.state.traceparent,
     )
     try:
-        return await ask(bus, to, message, timeout=ANSWER_WITHIN, origin=origin)
+        return await ask(
+            bus, to, message, timeout=ANSWER_WITHIN, origin=origin, patience=CONNECT_WITHIN
+        )
     except TRANSLATED as fault:
         refusal = translate(fault)
         if isinstance(fault, AskTimeout | Unknown):

@@ -5,6 +5,7 @@ For the edge and for tests: a handler never asks.
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import msgspec
 
 from runtime.bus import Bus, PubAck, expiry, new_id
 from runtime.crash import crash_at
-from runtime.errors import AskTimeout, Refused, Unavailable, Unknown
+from runtime.errors import AskTimeout, BusFault, Refused, Unavailable, Unknown
 from runtime.packet import Packet
 from schemas import subjects
 from schemas.base import Address, Message, Request, reply_type, token
@@ -26,6 +27,8 @@ Reply = TypeVar("Reply", bound=Message)
 
 MAIL_TTL = timedelta(hours=24)
 LOOK_AFTER = 0.5
+STORED_WITHIN = 1.0
+SAY_AGAIN_AFTER = 0.1
 MOST_WAITING = 1000
 """Requests of one process that may wait for one address at the same time."""
 
@@ -59,13 +62,16 @@ async def ask(
     *,
     timeout: float,
     origin: Origin | None = None,
+    patience: float = math.inf,
 ) -> Reply:
     """Send a request and return its answer; `timeout` is in seconds.
 
-    Raises Refused with the actor's reason, AskTimeout if it is stored but not answered yet
-    (ask again under the same id), Unavailable if it could not be stored.
+    A connection that is lost is waited for within `timeout`, and no longer than `patience`
+    seconds at a time. Raises Refused with the actor's reason, AskTimeout if it is stored but not
+    answered yet (ask again under the same id), Unavailable if it was not stored, Unknown if it
+    perhaps was.
     """
-    question = _Question(bus, to, request, origin or Origin())
+    question = _Question(bus, to, request, origin or Origin(), patience)
     with _counted(to):
         return await _answer(question, to, request, timeout)
 
@@ -96,7 +102,8 @@ async def _answer(
             answer = await question.ask()
     except TimeoutError:
         if question.stored is None:
-            raise Unavailable(f"{to}: could not be stored within {timeout:g} s") from None
+            kind = Unknown if question.doubtful else Unavailable
+            raise kind(f"{to}: could not be stored within {timeout:g} s") from None
         raise AskTimeout(f"{to} did not answer within {timeout:g} s") from None
     if answer.refusal is not None:
         raise Refused(answer.refusal)
@@ -109,8 +116,13 @@ async def _answer(
 class _Question:
     """One request on its way, until it is answered."""
 
-    def __init__(self, bus: Bus, to: Address, request: Request[Reply], origin: Origin) -> None:
+    def __init__(
+        self, bus: Bus, to: Address, request: Request[Reply], origin: Origin, patience: float
+    ) -> None:
         self.stored: PubAck | None = None
+        self.doubtful: Unknown | None = None
+        """Why it is not known whether it was stored, if it is not."""
+        self._patience = patience
         self._bus = bus
         self._to = to
         self._request = request
@@ -155,11 +167,31 @@ class _Question:
         headers = {"Nats-Msg-Id": self._id, **expiry(MAIL_TTL)}
         data, subject = encode(envelope), subjects.mail(self._to)
         while True:
+            heard = self._bus.link.heard
             try:
-                return await self._bus.publish(subject, data, headers=headers, timeout=2)
-            except (Unknown, Unavailable):
+                return await self._bus.publish(
+                    subject, data, headers=headers, timeout=STORED_WITHIN
+                )
+            except (Unknown, Unavailable) as fault:
+                if isinstance(fault, Unknown):
+                    self.doubtful = fault
                 # The same id again: if it was stored, it is not stored twice.
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(SAY_AGAIN_AFTER)
+                await self._wait_for_bus(self.doubtful or fault, heard)
+
+    async def _wait_for_bus(self, fault: BusFault, heard: int) -> None:
+        """Return once it makes sense to say it again; raises `fault` when patience ends."""
+        link = self._bus.link
+        if link.connected.is_set():
+            # A connection hears itself twice a second: one that heard nothing since is dead.
+            if link.heard == heard and math.isfinite(self._patience):
+                raise fault
+            return
+        try:
+            async with asyncio.timeout(self._patience if math.isfinite(self._patience) else None):
+                await link.connected.wait()
+        except TimeoutError:
+            raise fault from None
 
     async def _look(self, sequence: int) -> Answer | None:
         """The answer as the actor's record keeps it, once it has got that far."""
