@@ -244,7 +244,7 @@ class Bus:
             subject=found["subject"],
             data=base64.b64decode(found.get("data", "")),
             headers=parse_headers(base64.b64decode(found.get("hdrs", ""))),
-            time=datetime.fromisoformat(_shorten(found["time"])),
+            time=read_stamp(found["time"]),
         )
 
     async def read(
@@ -388,12 +388,12 @@ def _read_stored(packet: Packet) -> Stored:
         subject=headers["Nats-Subject"],
         data=packet.data,
         headers=headers,
-        time=datetime.fromisoformat(_shorten(headers["Nats-Time-Stamp"])),
+        time=read_stamp(headers["Nats-Time-Stamp"]),
         pending=int(headers.get("Nats-Num-Pending", 0)),
     )
 
 
-def _shorten(stamp: str) -> str:
-    """Cut a server's nanoseconds to the microseconds that Python reads."""
+def read_stamp(stamp: str) -> datetime:
+    """Read a server's time, whose nanoseconds are cut to the microseconds that Python knows."""
     whole, dot, fraction = stamp.rstrip("Z").partition(".")
-    return f"{whole}{dot}{fraction[:6].ljust(6, '0') if dot else ''}+00:00"
+    return datetime.fromisoformat(f"{whole}{dot}{fraction[:6].ljust(6, '0') if dot else ''}+00:00")

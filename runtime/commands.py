@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from runtime.caretaker import Caretaker
+from runtime.clock import ServerClock
 from runtime.closeup import describe, look_closely
 from runtime.config import Config, check_urls, split_address
 from runtime.deployments import seed_deployments
@@ -112,10 +113,13 @@ async def _watch_host(config: Config, deployments: list[Deployment]) -> int:
 
 
 async def _run_host(config: Config, deployments: list[Deployment]) -> int:
-    bus = await open_bus(config.nats, marks=file_at(config.host.marks))
-    running = Host(bus, name=config.host.name, marks=file_at(config.host.marks))
+    clock, marks = ServerClock(), file_at(config.host.marks)
+    bus = await open_bus(config.nats, marks=marks)
+    running = Host(bus, name=config.host.name, clock=clock, marks=marks)
+    keeping = asyncio.create_task(clock.keep(bus), name="clock")
     try:
         async with leaving_minorities(bus):
+            await patiently(bus, lambda: clock.learn(bus))
             await patiently(bus, lambda: seed_deployments(bus, deployments))
             await running.start(config.host.run)
             # What is loaded by now stays; what comes and goes is counted, not searched for.
@@ -126,6 +130,7 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
         return 1  # what failed was said when it did
     finally:
         await running.stop()
+        keeping.cancel()
         await bus.link.close()
 
 
