@@ -237,6 +237,7 @@ async def come_back(follower: Follower) -> int:
     """Connect again as a browser does: after the pause it was given, until it works."""
     refused = 0
     while True:
+        follower.close()
         await asyncio.sleep(follower.retry / 1000)
         try:
             async with asyncio.timeout(PATIENCE):
