@@ -32,6 +32,8 @@ MAY = [
     ("admin", "PUB run.r1"),
     ("admin", "PUB dead.SETTLED.12"),
     ("admin", "PUB event.system.audit"),
+    ("admin", "PUB $KV.config.deployments"),
+    ("host", "PUB $KV.config.deployments"),
 ]
 MAY_NOT = [
     ("edge", "PUB state.master.t1"),
@@ -39,7 +41,7 @@ MAY_NOT = [
     ("edge", "PUB run.r1"),
     ("edge", "PUB work.child.1.t1"),
     ("edge", "PUB mail.3.master.t1"),
-    ("edge", "PUB $KV.config.actor.master"),
+    ("edge", "PUB $KV.config.deployments"),
     ("edge", "PUB $JS.API.CONSUMER.CREATE.BUS.mail_master_3.mail.3.master.t1"),
     ("edge", "PUB $JS.API.CONSUMER.RESET.BUS.mail_master_3"),
     ("edge", "PUB $JS.API.CONSUMER.UNPIN.BUS.mail_master_3"),
