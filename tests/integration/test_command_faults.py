@@ -19,7 +19,7 @@ from tests.integration.command import ROOT, find_free_port
 from tests.integration.faults import frozen
 from tests.integration.waiting import until
 
-ENDS_WITHIN = 10.0
+ENDS_WITHIN = 15.0
 """Seconds, the start of Python included."""
 WORDS = {
     "actors": [],
@@ -31,6 +31,13 @@ WORDS = {
     "dead replay": ["1"],
     "dead edit": ["1", "--set", "data.n=1"],
     "dead discard": ["1"],
+    "deploy": ["--history"],
+    "pause": ["master/a"],
+    "resume": ["master/a"],
+    "skip": ["master/a"],
+    "kill": ["master/a", "--yes"],
+    "run show": ["r1"],
+    "run stop": ["r1"],
 }
 
 
