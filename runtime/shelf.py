@@ -4,6 +4,7 @@ Nothing is held for a paused key: its messages are in the stream, and its record
 they were put aside. So it holds up nobody, for however long.
 """
 
+import weakref
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,7 +46,8 @@ class Shelf:
     """Decides whether the front of an instance's queue may be applied now."""
 
     def __init__(self, instance: "Instance", key: str) -> None:
-        self._one = instance
+        # A cycle would outlive the instance: hosts count references, and hardly search for more.
+        self._one: Instance = weakref.proxy(instance)
         self._mail = subjects.stored_mail(instance.kind.name, key)
         self.recalled = 0
         """How many of what waits, from the front, were read back from the stream."""

@@ -1,6 +1,8 @@
 """What a host keeps in memory is bounded by bytes: idle instances, and messages in hand."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,8 +11,9 @@ from runtime.bus import Bus
 from runtime.memory import Held, Idle
 from runtime.pinned import PinnedPull
 from runtime.testing import running
+from schemas import subjects
 from schemas.base import Address
-from tests.integration.counter import Counter, Get, Wake
+from tests.integration.counter import HERE, Counter, Get, Wake
 from tests.integration.hands import CONSUMER, Hands, pinned
 from tests.integration.waiting import until
 
@@ -61,6 +64,22 @@ async def test_instances_that_were_let_go_come_back_as_they_were() -> None:
 
     assert 0 < kept < 10
     assert [[len(text) for text in state.said] for state in states] == [[30_000, 1]] * 20
+
+
+async def test_an_instance_that_was_let_go_is_gone_without_a_search_for_garbage() -> None:
+    async with running(counter=Counter) as kit:
+        await kit.ask(HERE, Get())
+        shard = kit.host.shards["counter"][subjects.shard_of("counter", "a")]
+        instance = weakref.ref(shard.instances["a"])
+        gc.disable()
+        try:
+            kit.host.system.idle.limit = 1
+            await kit.ask(Address("counter", "b"), Get())
+            await until(lambda: instance() is None)
+        finally:
+            gc.enable()
+
+    assert "a" not in shard.instances
 
 
 async def test_a_shard_that_is_given_away_leaves_nothing_in_memory() -> None:
