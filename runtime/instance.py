@@ -361,7 +361,7 @@ class Instance:
             data=data,
             written=now,
             replies=remember(record.replies, collect_replies(fresh, now), now),
-            timers=effects.timers,
+            timers=dict(effects.timers),
             parked=record.parked if record.parked > done else 0,
             killed=record.killed,
         )

@@ -124,7 +124,7 @@ class Shelf:
         done = max(record.done, kill.upto)
         parked = record.parked if record.parked > done else 0
         effects = Effects(record.timers)
-        effects.timers.clear()
+        effects.timers = {}
         fresh = msgspec.structs.replace(
             record, data=NOTHING, done=done, parked=parked, killed=kill.number, timers={}
         )

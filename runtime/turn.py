@@ -52,7 +52,7 @@ class Effects:
     # What is changed is replaced, never altered in place, except that `sent` grows: so a mark
     # is a few references, however many reminders there are.
 
-    def __init__(self, timers: dict[str, int]) -> None:
+    def __init__(self, timers: Mapping[str, int]) -> None:
         self.sent: list[Outgoing] = []
         self.timers = timers
         self.stored = timers
@@ -131,7 +131,7 @@ class Effects:
         return len(self.sent) + len(self.scheduled)
 
 
-def _without(found: dict[str, Value], name: str) -> dict[str, Value]:
+def _without(found: Mapping[str, Value], name: str) -> dict[str, Value]:
     return {key: value for key, value in found.items() if key != name}
 
 

@@ -229,6 +229,7 @@ async def test_a_killed_instance_starts_afresh_without_what_waited(kit: Kit) -> 
     refused = await do(kit, "kill", "counter/a")
     killed = await do(kit, "kill", "counter/a", "--yes")
     await do(kit, "resume", "counter/a")
+    scheduled = await kit.bus.lasts("timer.>")
     await kit.advance(timedelta(minutes=2))
     await write(kit, "four")
     letters = await kit.dead_letters()
@@ -240,6 +241,7 @@ async def test_a_killed_instance_starts_afresh_without_what_waited(kit: Kit) -> 
     assert "done" in killed.stdout
     assert await said(kit) == ["four"]
     assert record.timers == {}
+    assert scheduled == []
     assert len(letters) == 2
     assert all("its instance was killed by" in one.reason for one in letters)
 
