@@ -151,7 +151,7 @@ class EmbeddedServer:
                     stdout=output,
                     stderr=output,
                     pass_fds=right.files,
-                    preexec_fn=_die_with_parent(),
+                    preexec_fn=die_with_parent(),
                 )
         except OSError as error:
             raise ServerFailed(f"{binary} cannot be run on {self.data}: {error}") from None
@@ -316,7 +316,7 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """On Linux, have the kernel end the server when we are gone, however we went."""
     if not sys.platform.startswith("linux"):
         return None

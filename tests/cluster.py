@@ -13,6 +13,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+from runtime.server import die_with_parent
 from tests.integration.waiting import until
 from tests.proxy import Pipe
 
@@ -64,7 +65,11 @@ class Node:
         command = [self._binary, "--config", str(self._folder / "cluster.conf")]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent(),
             )
 
     @property

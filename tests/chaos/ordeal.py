@@ -30,7 +30,7 @@ from tests.chaos.verdict import Log, judge, read_log
 PINNED = "$JS.EVENT.ADVISORY.CONSUMER.PINNED.>"
 EXTRA = 40.0
 """Seconds beyond the plan for crash points that were not reached."""
-QUIET_WITHIN = 90.0
+QUIET_WITHIN = 150.0
 STEADY = 6.0
 AFTERMATH = 3.0
 """Seconds for which what a restart did to messages is looked for after it."""

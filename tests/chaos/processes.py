@@ -100,8 +100,9 @@ class Process:
                 "-m",
                 *self._arguments,
                 cwd=ROOT,
-                env={**os.environ, **self._environment},
-                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **self._environment, "CALLBOARD_CHILD": "1"},
+                # A child of ours ends when this does, and so with us, however we end.
+                stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
             )

@@ -20,7 +20,7 @@ from tests.integration.waiting import until_known
 Fault = Callable[[], Awaitable[None]]
 Log = Callable[[str], None]
 
-WHOLE_WITHIN = 30.0
+WHOLE_WITHIN = 60.0
 LOOK_EVERY = 0.2
 LEADERLESS = (5.0, 9.0)
 """Seconds for which a node stands still or alone: about as long as the others need to choose."""

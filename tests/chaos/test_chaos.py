@@ -111,7 +111,7 @@ def option(request: pytest.FixtureRequest, name: str) -> float:
 
 
 @everywhere
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 async def test_nothing_is_lost_repeated_or_out_of_order_whatever_is_broken(
     plan: Plan, ground: Ground
 ) -> None:
@@ -121,7 +121,7 @@ async def test_nothing_is_lost_repeated_or_out_of_order_whatever_is_broken(
 
 
 @pytest.mark.parametrize("plan", ROLLED, ids=["one_server", "three_nodes"])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 async def test_a_restart_of_one_process_after_another_under_load_loses_nothing(
     plan: Plan, ground: Ground
 ) -> None:

@@ -26,7 +26,7 @@ import asyncio, os, sys
 from pathlib import Path
 import runtime.server
 if sys.argv[2] == "orphan":
-    runtime.server._die_with_parent = lambda: None
+    runtime.server.die_with_parent = lambda: None
 
 async def main():
     server = runtime.server.EmbeddedServer(Path(sys.argv[1]))
