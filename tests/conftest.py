@@ -26,5 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--chaos-minutes", type=float, default=0.0, help="run the long form so long")
     group.addoption("--chaos-rounds", type=int, default=0, help="run until so many faults")
+    group.addoption("--chaos-kills", type=int, default=0, help="kill only hosts, so often")
     group.addoption("--chaos-growth", type=float, default=0.0, help="watch memory, in minutes")
     group.addoption("--chaos-seed", type=int, default=None, help="repeat a run's schedule")

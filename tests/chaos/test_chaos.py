@@ -1,6 +1,7 @@
 """Everything is counted once, in order, whatever is killed, cut, stalled or frozen meanwhile.
 
-The long forms run by option: `--chaos-rounds 200`, `--chaos-minutes 10`, `--chaos-growth 10`.
+The long forms run by option: `--chaos-rounds 200`, `--chaos-minutes 10`, `--chaos-kills 20`,
+`--chaos-growth 10`.
 """
 
 import random
@@ -11,7 +12,7 @@ import pytest
 
 from tests.chaos.conftest import COUNTS
 from tests.chaos.faults import Faults
-from tests.chaos.ordeal import Ordeal
+from tests.chaos.ordeal import BROKEN, Ordeal
 from tests.chaos.plan import Outcome, Plan
 from tests.chaos.servers import OneServer, Servers, ThreeNodes
 
@@ -55,6 +56,8 @@ ROLLED = [
     Plan(seconds=18, entries=1500, asked=150, rolled=True),
     Plan(seconds=25, entries=1500, asked=150, hosts=3, edges=2, sent=50, nodes=3, rolled=True),
 ]
+KILLS_EVERY = 6.0
+"""Seconds between kills, where only hosts are killed: long enough for the next to be there."""
 MORTAL = {"kill", "edge_kill", "blackout"}
 
 everywhere = pytest.mark.parametrize("plan", [ONE, THREE], ids=["one_server", "three_nodes"])
@@ -151,6 +154,23 @@ async def test_nothing_is_lost_in_a_long_run(
 ) -> None:
     minutes = option(request, "--chaos-minutes")
     await ground.run(plan.times(minutes * 60 / plan.seconds))
+
+    assert not ground.outcome.wrong, "\n".join(ground.outcome.wrong)
+
+
+@pytest.mark.slow
+@everywhere
+@pytest.mark.timeout(4 * 3600)
+async def test_one_of_three_hosts_is_killed_again_and_again(
+    plan: Plan, ground: Ground, request: pytest.FixtureRequest
+) -> None:
+    kills = round(option(request, "--chaos-kills"))
+    seconds = kills * KILLS_EVERY / BROKEN
+    entries, asked = round(60 * seconds), round(6 * seconds)
+    faults = Faults({"kill": kills})
+    await ground.run(
+        replace(plan, seconds=seconds, entries=entries, asked=asked, faults=faults, hosts=3)
+    )
 
     assert not ground.outcome.wrong, "\n".join(ground.outcome.wrong)
 
