@@ -21,6 +21,7 @@ from edge.problem import Answering, Answers
 from edge.relay import Relay
 from edge.shared import Shared
 from edge.sse import Streams
+from edge.storegate import StoreGate
 from edge.tasks import Tasks
 from runtime.bus import Bus
 from runtime.config import Config
@@ -56,6 +57,7 @@ def build_app(
         middleware=[
             Middleware(Observing),
             Middleware(Answering, answers=answers),
+            Middleware(StoreGate, store=shared.store),
             Middleware(Authentication, doorkeeper=doorkeeper),
         ],
         exception_handlers=answers.handlers(),
@@ -81,6 +83,7 @@ def _routes(table: list[Operation], *, docs: bool) -> list[BaseRoute]:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    app.state.shared.open()
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from edge.auth import principal_of
 from edge.parameters import read_idempotency_key
 from edge.problem import Refusal, Translation
+from edge.storegate import unless_in_trouble
 from runtime.ask import Origin, ask
 from runtime.bus import Bus, message_id
 from runtime.errors import AskTimeout, BusFault, NoRoom, Refused, Unavailable, Unknown
@@ -46,9 +47,10 @@ async def ask_for(
         traceparent=request.state.traceparent,
     )
     try:
-        return await ask(
+        asking = ask(
             bus, to, message, timeout=ANSWER_WITHIN, origin=origin, patience=CONNECT_WITHIN
         )
+        return await unless_in_trouble(request.app.state.shared.store, asking)
     except TRANSLATED as fault:
         refusal = translate(fault)
         if isinstance(fault, AskTimeout | Unknown):

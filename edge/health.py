@@ -33,13 +33,16 @@ Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
 class Health(msgspec.Struct, omit_defaults=True):
     """What this process knows of itself; strangers from elsewhere are told the status only.
 
-    `degraded`: requests are stored, but no host is alive to work on them. `hosts` are those
+    `degraded`: requests are stored, but no host is alive to work on them; or nothing can be
+    stored, and what is there can be read: `store` says why. `unavailable`: nothing is served,
+    for want of a connection, or because the store lacks what it had acknowledged. `hosts` are those
     alive, `streams` the server-sent event streams that are open, `uptime` is in seconds.
     """
 
     status: Status
     nats: Literal["connected", "not connected"] | None = None
     stream: Literal["reachable", "not reachable"] | None = None
+    store: str | None = None
     hosts: int | None = None
     version: str | None = None
     uptime: float | None = None
@@ -77,16 +80,20 @@ class HealthCheck:
         """Answer 200, or 503 while requests would be refused."""
         connected = self._shared.bus.link.connected.is_set()
         reachable = connected and await self._reach()
-        health = Health("unavailable" if not reachable else "ok" if self._hosts else "degraded")
+        trouble = self._shared.store.trouble
+        serves = reachable and trouble.kind != "damaged"
+        fine = self._hosts and not trouble.kind
+        health = Health("unavailable" if not serves else "ok" if fine else "degraded")
         if self._doorkeeper.trusts(request):
             health.nats = "connected" if connected else "not connected"
             health.stream = "reachable" if reachable else "not reachable"
+            health.store = trouble.detail or None
             health.hosts = self._hosts if reachable else None
             health.version = self._version
             health.uptime = round(time.monotonic() - self._shared.started, 1)
             health.streams = self._shared.streams.count
-        found = answer(health, 200 if reachable else 503)
-        if not reachable:
+        found = answer(health, 200 if serves else 503)
+        if not serves:
             found.headers["Retry-After"] = "1"
         return found
 

@@ -9,6 +9,7 @@ from edge.sse import Streams
 from runtime.bus import Bus
 from runtime.deployments import BUCKET, read_deployments
 from runtime.kv import Bucket
+from runtime.storewatch import StoreWatch
 from schemas.deployment import Deployment
 
 READ_AGAIN_AFTER = 10.0
@@ -57,9 +58,16 @@ class Shared:
         self.hub = Hub(bus)
         self.streams = streams or Streams()
         self.deployed = Deployed(bus)
+        self.store = StoreWatch(bus)
         self.started = time.monotonic()
+        self._watching: asyncio.Task[None] | None = None
         self._jobs: dict[str, Jobs] = {}
         self._closed = False
+
+    def open(self) -> None:
+        """Begin to watch the store. Several servers of one process may say so."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self.store.run(), name="store")
 
     def jobs(self, child: str) -> Jobs:
         """The jobs of a remote child."""
@@ -78,6 +86,8 @@ class Shared:
         if self._closed:
             return
         self._closed = True
+        if self._watching:
+            self._watching.cancel()
         self.end()
         await asyncio.gather(*(jobs.close() for jobs in self._jobs.values()))
         self.hub.close()

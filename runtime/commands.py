@@ -38,6 +38,9 @@ from schemas.deployment import Deployment
 
 log = structlog.get_logger()
 
+LABELS = {True: "ok   ", False: "WRONG", None: "note "}
+"""How a finding of the doctor begins."""
+
 
 def with_url(config: Config, url: str) -> Config:
     """The configuration, but on the servers of `url` instead of the embedded one."""
@@ -196,8 +199,8 @@ async def doctor(config: Config, given: argparse.Namespace) -> int:
         await accept_data_loss(config)
     findings = await examine(config)
     for finding in findings:
-        print(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
-    return 0 if all(finding.good for finding in findings) else 1
+        print(f"{LABELS[finding.good]} {finding.text}")
+    return 1 if any(finding.good is False for finding in findings) else 0
 
 
 async def accept_data_loss(config: Config) -> None:

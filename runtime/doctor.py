@@ -1,14 +1,18 @@
-"""Says in plain words what works, and what acknowledged data survives."""
+"""Says in plain words what works, and what acknowledged data survives.
 
-import shutil
+What is missing in the store is found by runtime/inspection.py; what survives what is in
+runtime/durability.py.
+"""
+
 from pathlib import Path
-from typing import NamedTuple
 
 from runtime.bus import Bus
 from runtime.config import Config
 from runtime.deployments import read_deployments
+from runtime.durability import Finding, what_is_left, what_survives
 from runtime.errors import BusFault, ConfigError, StreamMismatch
-from runtime.loads import list_consumers
+from runtime.inspection import CURE, MOST_READ, Found, inspect
+from runtime.marks import Kept, MarkFile, beside, file_at
 from runtime.modules import add_modules
 from runtime.open import open_bus, server_urls
 from runtime.overview import read_nodes
@@ -17,14 +21,6 @@ from runtime.system import load_class
 
 OLDEST = (2, 15, 1)
 """Older servers lose acknowledged writes at a power cut even when told to sync always."""
-LOW_SPACE = 1024**3
-
-
-class Finding(NamedTuple):
-    """One sentence about the system, and whether it is as it should be."""
-
-    good: bool
-    text: str
 
 
 async def examine(config: Config) -> list[Finding]:
@@ -37,10 +33,10 @@ async def examine(config: Config) -> list[Finding]:
     shown = ", ".join(url.rpartition("@")[2] for url in urls)
     try:
         findings = [Finding(True, f"a NATS server answers at {shown}"), _version(bus)]
-        findings += await _streams(bus, config)
-        findings += _durability(config)
-        if all(finding.good for finding in findings):
-            findings += [*await _store(bus), *await _deployed(bus, config)]
+        store = await _store(bus, config)
+        findings += store
+        if all(finding.good is not False for finding in store):
+            findings += await _deployed(bus, config)
         return findings
     except BusFault as fault:
         return [Finding(False, f"the server stopped answering: {fault or 'nothing came in time'}")]
@@ -57,61 +53,54 @@ def _version(bus: Bus) -> Finding:
     return Finding(True, f"nats-server is {text}")
 
 
-async def _streams(bus: Bus, config: Config) -> list[Finding]:
+async def _store(bus: Bus, config: Config) -> list[Finding]:
+    """What is missing is never created here: that would hide it, or destroy what is left."""
+    bus.replicas = config.nats.replicas
+    kept = _kept(config)
+    found = await inspect(bus, kept, thorough=True)
+    missing = [*found.damages, *(f"nats-server said: {said}" for said in kept.complaints)]
+    if missing:
+        return [*(Finding(False, text) for text in missing), Finding(False, CURE)]
     try:
         await ensure_streams(bus, replicas=config.nats.replicas)
     except StreamMismatch as mismatch:
         return [Finding(False, str(mismatch))]
+    if bus.stream not in found.streams:
+        found = await inspect(bus, kept)
     text = f"streams are as nats/streams.json describes them, {config.nats.replicas} replica(s)"
-    return [Finding(True, text)]
-
-
-def _durability(config: Config) -> list[Finding]:
-    if config.nats.url:
-        where = "its servers' own configuration decides"
-        return [
-            Finding(
-                True,
-                "what is acknowledged survives kill -9 of any process; whether it survives a"
-                f" power cut, {where}: it does with `sync_interval: always`",
-            )
-        ]
-    free = shutil.disk_usage(_existing(Path(config.nats.data))).free
-    always = config.nats.sync == "always"
-    cut = "and a power cut" if always else f"but a power cut may take the last {config.nats.sync}"
     return [
-        Finding(always, f"what is acknowledged survives kill -9 of any process, {cut}"),
-        Finding(True, "one server, one disk: nothing survives the loss of that disk"),
-        Finding(free > LOW_SPACE, f"{free // 1024**2} MiB free below {config.nats.data!r}"),
+        Finding(True, text),
+        *_complete(bus, found, kept),
+        *what_survives(config.nats, found, bus.stream),
+        *await what_is_left(bus, config.nats, found),
     ]
 
 
-def _existing(path: Path) -> Path:
-    path = path.resolve()
-    while not path.exists():
-        path = path.parent
-    return path
+def _kept(config: Config) -> Kept:
+    path = beside(Path(config.nats.data)) if not config.nats.url else None
+    file = MarkFile(path) if path else file_at(config.host.marks)
+    return file.read() if file else Kept()
 
 
-async def _store(bus: Bus) -> list[Finding]:
-    """A consumer ahead of its stream means that acknowledged messages are missing."""
-    info = await bus.api(f"STREAM.INFO.{bus.stream}")
-    last = int(info["state"]["last_seq"])
-    ahead = [
-        str(one["name"])
-        for one in await list_consumers(bus)
-        if int(one["delivered"]["stream_seq"]) > last
+def _complete(bus: Bus, found: Found, kept: Kept) -> list[Finding]:
+    state = found.streams[bus.stream]["state"]
+    last, mark = int(state["last_seq"]), found.marks.get(bus.stream)
+    far = f"; it had got to {mark.last_seq} when it was last noted" if mark else ""
+    findings = [
+        Finding(True, f"nothing is missing: {state['messages']} messages up to {last}{far}"),
+        Finding(
+            None if found.consumers is None else True,
+            "consumers: not known, we may not see them"
+            if found.consumers is None
+            else f"none of {len(found.consumers)} consumers is ahead of the stream",
+        ),
     ]
-    if ahead:
-        return [
-            Finding(
-                False,
-                f"the stream ends at {last}, but {', '.join(ahead)} had read further:"
-                " acknowledged messages are missing; restore the store from a backup",
-            )
-        ]
-    held = int(info["state"]["messages"])
-    return [Finding(True, f"the stream holds {held} messages up to {last}; no consumer is ahead")]
+    if last - int(state["first_seq"]) > MOST_READ:
+        findings.append(Finding(None, "the stream is long: it was read here and there only"))
+    if kept.given_up:
+        text = f"{len(kept.given_up)} messages that cannot be read were given up before"
+        findings.append(Finding(None, text))
+    return findings
 
 
 async def _deployed(bus: Bus, config: Config) -> list[Finding]:
@@ -119,6 +108,7 @@ async def _deployed(bus: Bus, config: Config) -> list[Finding]:
     deployments = await read_deployments(bus)
     nodes = await read_nodes(bus)
     findings = [Finding(bool(nodes), f"{len(nodes)} host(s) alive")]
+    findings += [Finding(False, f"host {n.name}: {n.trouble}") for n in nodes if n.trouble]
     for name, one in sorted(deployments.items()):
         try:
             load_class(name, one.type)

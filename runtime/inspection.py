@@ -216,7 +216,7 @@ async def _unreadable(bus: Bus, found: Found, given_up: list[int] | None) -> lis
     if not lost:
         return []
     return [
-        f"{len(lost)} messages of the stream {bus.stream} cannot be read, the first is {lost[0]}:"
+        f"{len(lost)} message(s) of the stream {bus.stream} cannot be read, the first is {lost[0]}:"
         " a block of its store is damaged"
     ]
 

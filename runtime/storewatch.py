@@ -7,7 +7,7 @@ before anything is taken is in runtime/inspection.py.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -51,8 +51,7 @@ class StoreWatch:
     ) -> None:
         self.bus = bus
         self.trouble = FINE
-        self.troubled = asyncio.Event()
-        """Set while there is any."""
+        self._limits: set[asyncio.Timeout] = set()
         self._source = source
         self._file = file
         self._heard = heard
@@ -82,6 +81,15 @@ class StoreWatch:
             self.bus.unsubscribe(sid)
             if self._waiting:
                 self._waiting.cancel()
+
+    @contextlib.contextmanager
+    def ending(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Let a time limit pass as soon as there is trouble."""
+        self._limits.add(limit)
+        try:
+            yield
+        finally:
+            self._limits.discard(limit)
 
     def refused(self, fault: NoRoom) -> None:
         """Say that the server had no room: everybody is told, until an alarm can be stored."""
@@ -166,10 +174,10 @@ class StoreWatch:
             return
         before, self.trouble = self.trouble, now
         if now.kind:
-            self.troubled.set()
+            for limit in self._limits:
+                limit.reschedule(asyncio.get_running_loop().time())
             log.error("store_in_trouble", kind=now.kind, detail=now.detail)
         else:
-            self.troubled.clear()
             log.info("store_fine_again", was=before.kind)
         if self._heard:
             self._heard(now)

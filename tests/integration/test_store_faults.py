@@ -96,7 +96,7 @@ async def test_a_flipped_bit_that_takes_one_message_is_refused(lives: Lives) -> 
     async with lives.life() as bus:
         again = await read_numbers(bus)
 
-    assert "1 messages of the stream BUS cannot be read, the first is 21" in said
+    assert "1 message(s) of the stream BUS cannot be read, the first is 21" in said
     assert kept == again == [*range(1, 21), *range(22, 41)]
 
 

@@ -27,6 +27,7 @@ ALLOWED = {
         "runtime.log",
         "runtime.packet",
         "runtime.pull",
+        "runtime.storewatch",
         "runtime.streams",
     },
 }
