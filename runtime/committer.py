@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from runtime.bus import GROUP_MESSAGES, Bus, Outgoing
-from runtime.codes import DUPLICATE
+from runtime.codes import DUPLICATE, INCOMPLETE
 from runtime.crash import crash_at
-from runtime.errors import BusFault, Conflict, Denied, NoRoom
+from runtime.errors import FORBIDDEN, BusFault, Conflict, Denied, Forbidden, NoRoom
 
 log = structlog.get_logger()
 
@@ -64,6 +64,8 @@ class Committer:
         self._wake = asyncio.Event()
         self.no_room: Callable[[NoRoom], None] = lambda fault: None
         """Called when the server refuses for want of room."""
+        self.forbidden: Callable[[Forbidden], None] = lambda fault: None
+        """Called when permissions do not let us store something."""
 
     def submit(self, messages: Sequence[Outgoing], *lanes: str) -> asyncio.Future[int]:
         """Queue a commit; the future ends with the sequence of its first message.
@@ -155,6 +157,7 @@ class Committer:
     async def _split(self, group: list[Commit], fault: Exception) -> None:
         """One bad commit refuses its whole group: halve it until it stands alone."""
         if len(group) == 1:
+            fault = self._explain(fault, group[0].messages)
             if isinstance(fault, Denied) and fault.code == DUPLICATE:
                 log.error("duplicate_id_in_commit", error=str(fault))
             _settle(group, fault)
@@ -162,6 +165,16 @@ class Committer:
         half = len(group) // 2
         await self._send(group[:half])
         await self._send(group[half:])
+
+    def _explain(self, fault: Exception, messages: Sequence[Outgoing]) -> Exception:
+        """A part that is forbidden is only missed: what is told of the whole is no reason."""
+        if not isinstance(fault, Denied) or fault.code not in (INCOMPLETE, FORBIDDEN):
+            return fault
+        refused = [m.subject for m in messages if m.subject.lower() in self.bus.link.refused]
+        if refused:
+            fault = Forbidden(refused[0])
+            self.forbidden(fault)
+        return fault
 
 
 def _settle(group: list[Commit], fault: Exception) -> None:

@@ -53,6 +53,7 @@ class Connection:
         self._options = options
         self._client: Client | None = None
         self._inbox = Inbox(inbox)
+        self.refused = self._inbox.refused
         self._subscriptions: dict[int, tuple[str, str, Listener]] = {}
         self._next_sid = 1
         self._out: list[bytes] = []

@@ -15,6 +15,7 @@ RuntimeFault             something is wrong with the runtime or its set-up
     ├── Conflict                 somebody else wrote first; nothing was stored
     ├── NoRoom                   the server has no room; nothing was stored
     └── Denied                   the server said no for another reason
+        └── Forbidden                its permissions do not let us publish there
 Verdict                  raised by a handler to decide a message's fate
 ├── Reject                   no: the asker is told, the state stays as it was
 └── Retry                    not now: a worker's job is tried again later
@@ -23,6 +24,9 @@ Verdict                  raised by a handler to decide a message's fate
 from datetime import timedelta
 
 from schemas.record import Refusal
+
+FORBIDDEN = 403
+"""The code of what permissions do not allow."""
 
 
 class RuntimeFault(Exception):
@@ -91,6 +95,13 @@ class Denied(BusFault):
     def __init__(self, code: int, description: str) -> None:
         super().__init__(f"{description} (JetStream error {code})")
         self.code = code
+
+
+class Forbidden(Denied):
+    """The server's permissions do not let us publish there: no message is at fault."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(FORBIDDEN, f"not allowed to publish to {subject}")
 
 
 class Verdict(Exception):

@@ -17,7 +17,7 @@ from runtime.actor import Actor, Worker
 from runtime.alarm import alarm_event
 from runtime.bus import Bus
 from runtime.clock import Clock
-from runtime.errors import BusFault, ConfigError, DataMissing, Denied
+from runtime.errors import BusFault, ConfigError, DataMissing, Denied, Forbidden
 from runtime.heartbeat import Heartbeat
 from runtime.holdings import Holdings
 from runtime.instance import StateUndecodable
@@ -61,6 +61,8 @@ class Host:
             bus, source=f"host/{self.name}", file=marks, heard=self._store_heard
         )
         self.system.committer.no_room = self._store.refused
+        self.system.committer.forbidden = self._forbidden
+        self._told_forbidden = ""
         self.pools: dict[str, Pool] = {}
         self.paused: dict[str, str] = {}
         """Types that stand still, and why."""
@@ -253,6 +255,14 @@ class Host:
         except BusFault:
             return False
         return True
+
+    def _forbidden(self, fault: Forbidden) -> None:
+        """An operator has to see to it; until then messages wait."""
+        kind = str(fault).rpartition(" ")[2].partition(".")[0]
+        if kind != self._told_forbidden:
+            self._told_forbidden = kind
+            log.error("forbidden_subject", error=str(fault))
+            self._do_later(self.alarm("forbidden_subject", str(fault)))
 
     def _store_heard(self, trouble: StoreTrouble) -> None:
         """What is applied to a store that lacks messages would make the loss worse."""

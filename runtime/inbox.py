@@ -5,13 +5,14 @@ One subscription serves all questions of a connection; `runtime/connection.py` a
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import Denied, Unknown
+from runtime.errors import FORBIDDEN, Denied, Forbidden, Unknown
 from runtime.packet import Packet
 
-FORBIDDEN = 403
+MOST_REFUSED = 256
 
 Listener = Callable[[Packet], Any]
 
@@ -25,6 +26,8 @@ class Inbox:
     def __init__(self, prefix: str) -> None:
         self.name = f"{prefix}.{secrets.token_hex(8)}"
         self.answered = 0
+        self.refused: deque[str] = deque(maxlen=MOST_REFUSED)
+        """Subjects that the server forbade, in lower case."""
         self._waiting: dict[str, tuple[Listener, asyncio.Future[Any], str]] = {}
         self._next_token = 0
 
@@ -72,10 +75,11 @@ class Inbox:
         self._waiting.clear()
 
     def refuse(self, refused: str) -> None:
-        """Tell whoever asked `refused`, in lower case, that the server forbids it: Denied."""
+        """Tell whoever asked `refused`, in lower case, that the server forbids it: Forbidden."""
+        self.refused.append(refused)
         for _, future, subject in self._waiting.values():
             if subject.lower() == refused and not future.done():
-                future.set_exception(Denied(FORBIDDEN, f"not allowed to publish to {subject}"))
+                future.set_exception(Forbidden(subject))
 
     def close(self) -> None:
         """Tell everybody that the server lets no answer through to here: Denied."""

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.bus import Bus
-from runtime.errors import DataMissing, Denied, Unknown
-from runtime.inbox import FORBIDDEN
+from runtime.errors import FORBIDDEN, DataMissing, Denied, Unknown
 from runtime.loads import list_consumers
 from runtime.marks import BUCKET, Kept, Mark, MarkFile, newest, read_marks
 from runtime.streams import described, find_stream, incarnation

@@ -17,7 +17,7 @@ from runtime.actor import Actor
 from runtime.answers import clip, find_reply, make_answer, make_refusal, remember, same_again
 from runtime.applied import Applied, collect_replies
 from runtime.crash import crash_at
-from runtime.errors import BusFault, Conflict, Denied, NoRoom, Reject
+from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, Reject
 from runtime.memory import weigh
 from runtime.patience import ATTEMPTS, Patience
 from runtime.pull import Delivery
@@ -137,8 +137,8 @@ class Instance:
                 # Once is a new owner or a late commit; again and again is worth no hurry.
                 await asyncio.sleep(min(0.01 * 2**conflicts - 0.01, 1))
                 conflicts += 1
-            except NoRoom as fault:
-                log.error("no_room", actor=str(self.address), error=str(fault))
+            except (NoRoom, Forbidden) as fault:
+                log.error("cannot_store", actor=str(self.address), error=str(fault))
                 self._record = None
                 await asyncio.sleep(1)
             except BusFault as fault:
@@ -167,6 +167,8 @@ class Instance:
         if fresh:
             try:
                 await self._commit(record, new, effects, fresh)
+            except Forbidden:
+                raise
             except (Denied, ValueError, TypeError) as error:
                 await self._blame(error, fresh)
                 return

@@ -16,7 +16,7 @@ import structlog
 
 from runtime.answers import clip
 from runtime.bus import Outgoing, expect, expiry
-from runtime.errors import BusFault, Conflict, Denied, NoRoom, Unknown
+from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, Unknown
 from runtime.pull import ACK_WAIT, Delivery
 from runtime.system import System
 from runtime.turn import EVENT_TTL, MOST_REASON, ROLLUP, run_ttl
@@ -197,6 +197,9 @@ class Attempt:
                 if found is None:
                     raise Fenced("somebody else wrote the run's record") from None
                 return found
+            except Forbidden as fault:
+                log.error("cannot_store", run=self.run, error=str(fault))
+                await asyncio.sleep(1)
             except Denied:
                 raise
             except BusFault as fault:

@@ -12,8 +12,7 @@ import structlog
 
 from runtime.bus import Bus
 from runtime.codes import UNKNOWN_STREAM
-from runtime.errors import Denied, StreamMismatch, Unavailable
-from runtime.inbox import FORBIDDEN
+from runtime.errors import FORBIDDEN, Denied, StreamMismatch, Unavailable
 from schemas import subjects
 
 log = structlog.get_logger()
