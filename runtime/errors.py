@@ -5,6 +5,7 @@ RuntimeFault             something is wrong with the runtime or its set-up
 ├── ConfigError              the configuration does not make sense
 ├── StreamMismatch           a stream is not as nats/streams.json describes it
 ├── DataMissing              the store lacks what it had acknowledged
+├── StateUndecodable         a stored state does not fit its type
 ├── TurnError                a handler asked for something that cannot be sent
 ├── AskTimeout               nobody answered in time; they still might
 ├── Refused                  the one who was asked said no
@@ -47,6 +48,10 @@ class StreamMismatch(RuntimeFault):
 
 class DataMissing(RuntimeFault):
     """The store lacks what it had acknowledged: nothing is served before somebody decides."""
+
+
+class StateUndecodable(RuntimeFault):
+    """The stored state does not fit the type: no message's fault, so none may pay for it."""
 
 
 class TurnError(RuntimeFault, ValueError):

@@ -17,10 +17,16 @@ from runtime.actor import Actor, Worker
 from runtime.alarm import alarm_event
 from runtime.bus import Bus
 from runtime.clock import Clock
-from runtime.errors import BusFault, ConfigError, DataMissing, Denied, Forbidden
+from runtime.errors import (
+    BusFault,
+    ConfigError,
+    DataMissing,
+    Denied,
+    Forbidden,
+    StateUndecodable,
+)
 from runtime.heartbeat import Heartbeat
 from runtime.holdings import Holdings
-from runtime.instance import StateUndecodable
 from runtime.marks import MarkFile
 from runtime.neighbours import Neighbours
 from runtime.reconcile import Reconciler

@@ -17,7 +17,7 @@ from runtime.actor import Actor
 from runtime.answers import clip, find_reply, make_answer, make_refusal, remember, same_again
 from runtime.applied import Applied, collect_replies
 from runtime.crash import crash_at
-from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, Reject
+from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, Reject, StateUndecodable
 from runtime.memory import weigh
 from runtime.patience import ATTEMPTS, Patience
 from runtime.pull import Delivery
@@ -35,10 +35,6 @@ log = structlog.get_logger()
 
 MOST_AT_ONCE = 64
 BROKEN = "handler_failed"
-
-
-class StateUndecodable(Exception):
-    """The stored state does not fit the type: no message's fault, so none may pay for it."""
 
 
 class _Failed(Exception):
