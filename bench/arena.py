@@ -12,7 +12,7 @@ import msgspec
 
 from bench.contestants import Contestant, Sizes
 from bench.role import Report, Told
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 
 PATIENCE = 40.0
 """Seconds; longer than a server waits before it delivers again what a client lost."""

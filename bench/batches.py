@@ -10,7 +10,7 @@ from bench.ours import open_bus
 from bench.role import run
 from runtime.bus import Bus, Outgoing
 from runtime.log import configure
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 
 SIZES = (1, 2, 3, 10, 30, 100, 300, 1000)
 TIMES = 30

@@ -20,7 +20,7 @@ import httpx
 from bench.machine import describe
 from bench.relay import KEY, ROOT, find_free_port
 from runtime.log import configure
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 
 GOAL = 40
 """KB that one idle follower may cost the edge."""

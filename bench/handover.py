@@ -25,8 +25,8 @@ from runtime.bus import Bus, expiry, new_id
 from runtime.connection import Packet
 from runtime.errors import BusFault
 from runtime.log import configure
-from runtime.overview import read_nodes
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
+from runtime.terminal.overview import read_nodes
 from schemas import subjects
 from schemas.base import Address, Message, Topic
 from schemas.envelope import decode_any, encode, seal

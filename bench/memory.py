@@ -21,7 +21,7 @@ from runtime.bus import Bus, Outgoing, expiry, new_id
 from runtime.committer import Committer
 from runtime.loads import list_consumers
 from runtime.log import configure
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from schemas import subjects
 from schemas.base import Address, Message
 from schemas.envelope import encode, seal

@@ -22,8 +22,8 @@ from runtime.deployments import seed_deployments
 from runtime.holdings import LOOK_EVERY
 from runtime.host import Host
 from runtime.loads import list_consumers
-from runtime.overview import read_nodes
 from runtime.streams import ensure_streams
+from runtime.terminal.overview import read_nodes
 from schemas import subjects
 from schemas.base import Address, Message, Topic
 from schemas.deployment import Deployment

@@ -9,7 +9,7 @@ from edge.sse import Streams
 from runtime.bus import Bus
 from runtime.deployments import BUCKET, read_deployments
 from runtime.kv import Bucket
-from runtime.storewatch import StoreWatch
+from runtime.store.storewatch import StoreWatch
 from schemas.deployment import Deployment
 
 READ_AGAIN_AFTER = 10.0

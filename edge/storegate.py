@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge.problem import Refusal
-from runtime.storewatch import StoreWatch
+from runtime.store.storewatch import StoreWatch
 from schemas.node import StoreTrouble
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -10,12 +10,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from runtime import commands, operations, rollout, workbench
 from runtime.config import MOST_HOSTS, Config, load, unused_environment
 from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
-from runtime.server import PortTaken
-from runtime.supervisor import EX_CONFIG, EX_TEMPFAIL
+from runtime.store.server import PortTaken
+from runtime.terminal import commands, operations, rollout, workbench
+from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL
 
 DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
 

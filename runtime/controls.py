@@ -1,6 +1,6 @@
 """What operators have said about keys and types: read by every host, written by commands.
 
-How an instance obeys is in runtime/shelf.py, the commands are in runtime/operations.py.
+How an instance obeys is in runtime/shelf.py, the commands are in runtime/terminal/operations.py.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Dead letters: finding them, and settling each one once, by a replay or a discard.
 
 A letter, a mark that it is settled and what was sent in its place share the stream, so one
-atomic commit does it all. The commands are in runtime/workbench.py.
+atomic commit does it all. The commands are in runtime/terminal/workbench.py.
 """
 
 import base64

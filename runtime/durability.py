@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from runtime.bus import Bus, read_stamp
 from runtime.config import NatsTable
-from runtime.disk import LEAST_FREE
-from runtime.inspection import Found
+from runtime.store.disk import LEAST_FREE
+from runtime.store.inspection import Found
 
 LOW_SPACE = 1024**3
 LOW_SHARE = 0.1

@@ -27,11 +27,11 @@ from runtime.errors import (
 )
 from runtime.heartbeat import Heartbeat
 from runtime.holdings import Holdings
-from runtime.marks import MarkFile
 from runtime.neighbours import Neighbours
 from runtime.reconcile import Reconciler
 from runtime.shard import Shard
-from runtime.storewatch import StoreWatch
+from runtime.store.marks import MarkFile
+from runtime.store.storewatch import StoreWatch
 from runtime.streams import learn_incarnation
 from runtime.system import ActorType, System, kind_of, load_class
 from runtime.waiting import Vigil

@@ -22,9 +22,9 @@ from runtime.errors import (
     Denied,
     Unavailable,
 )
-from runtime.inspection import check_store
-from runtime.marks import MarkFile
 from runtime.quorum import leaving_minorities
+from runtime.store.inspection import check_store
+from runtime.store.marks import MarkFile
 from runtime.streams import ensure_streams, learn_incarnation
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ def server_urls(table: NatsTable) -> list[str]:
 
 
 def _port_it_took(data: Path) -> int:
-    """The port as the embedded server has written it, runtime/server.py has it do so."""
+    """The port as the embedded server has written it, runtime/store/server.py has it do so."""
     for found in (data / "ports").glob("*.ports"):
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):  # half written
             return int(json.loads(found.read_text())["nats"][0].rpartition(":")[2])

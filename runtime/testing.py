@@ -22,7 +22,7 @@ from runtime.clock import ManualClock
 from runtime.connection import Connection, Packet
 from runtime.deployments import seed_deployments
 from runtime.host import Host
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from runtime.system import kind_of
 from schemas import subjects

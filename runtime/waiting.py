@@ -16,9 +16,9 @@ from runtime.bus import Bus
 from runtime.deployments import read_roster
 from runtime.errors import BusFault, ConfigError
 from runtime.loads import Held, Load, read_held, read_loads
-from runtime.overview import read_nodes
-from runtime.shown import ago
 from runtime.system import System
+from runtime.terminal.overview import read_nodes
+from runtime.terminal.shown import ago
 from schemas import subjects
 from schemas.deployment import Entry
 from schemas.envelope import decode_any

@@ -13,7 +13,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from runtime.server import die_with_parent
+from runtime.store.server import die_with_parent
 from tests.integration.waiting import until
 from tests.proxy import Pipe
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.cluster import PASSWORDS, Cluster, Node, login
 from tests.integration.waiting import until_known
 

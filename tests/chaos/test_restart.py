@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.bus import Bus
 from runtime.connection import Connection
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from tests.chaos.history import History, Journal
 from tests.chaos.processes import Process, Setting, unexpected

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from runtime.bus import Bus
 from runtime.connection import Connection
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from tests.proxy import Proxy
 

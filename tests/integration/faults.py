@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from typing import Protocol
 
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 
 
 class Process(Protocol):

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from runtime.bus import Bus
-from runtime.caretaker import Caretaker
 from runtime.config import NatsTable
-from runtime.marks import MarkFile, beside
 from runtime.packet import Packet
 from runtime.pull import Delivery, ensure_consumer
-from runtime.server import EmbeddedServer
-from runtime.storewatch import StoreWatch
+from runtime.store.caretaker import Caretaker
+from runtime.store.marks import MarkFile, beside
+from runtime.store.server import EmbeddedServer
+from runtime.store.storewatch import StoreWatch
 from tests.integration.conftest import Connect
 
 EVENT = "event.t.a"

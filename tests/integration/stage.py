@@ -18,9 +18,9 @@ from runtime.connection import Connection
 from runtime.deployments import seed_deployments
 from runtime.errors import BusFault
 from runtime.host import Host
-from runtime.overview import read_nodes
 from runtime.placement import place
 from runtime.system import kind_of, load_class
+from runtime.terminal.overview import read_nodes
 from schemas import subjects
 from schemas.base import Address, Topic
 from schemas.deployment import Deployment

@@ -8,7 +8,7 @@ from runtime.bus import GROUP_MESSAGES, Bus, Outgoing, PubAck, Stored, expect, m
 from runtime.codes import DUPLICATE
 from runtime.committer import Committer
 from runtime.errors import Conflict, Denied, Unavailable, Unknown
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from schemas import subjects
 from tests.integration.conftest import Connect
 from tests.integration.faults import frozen, restart

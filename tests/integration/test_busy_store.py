@@ -4,8 +4,8 @@ import asyncio
 import itertools
 
 from runtime.bus import Bus
-from runtime.inspection import inspect
 from runtime.pull import ensure_consumer
+from runtime.store.inspection import inspect
 from schemas import subjects
 from schemas.base import Address
 from tests.integration.waiting import until_known

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runtime.bus import Bus, expiry, new_id
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from schemas import subjects
 from schemas.base import Address, Message, token
 from schemas.envelope import decode_any, encode, seal

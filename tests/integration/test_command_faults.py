@@ -13,7 +13,7 @@ import pytest
 from runtime.bus import Bus
 from runtime.config import NatsTable
 from runtime.open import open_bus
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.brokers import broker
 from tests.integration.command import ROOT, find_free_port
 from tests.integration.faults import frozen

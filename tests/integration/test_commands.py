@@ -13,7 +13,7 @@ import pytest
 from actors.child import Remote
 from actors.master import Master
 from runtime.errors import ConfigError
-from runtime.follow import archive
+from runtime.terminal.follow import archive
 from runtime.testing import Kit, running
 from schemas.base import Topic
 from tests.integration.command import PATIENCE, ROOT

@@ -12,7 +12,7 @@ from runtime.bus import Bus
 from runtime.connection import Connection
 from runtime.errors import Denied, Unavailable, Unknown
 from runtime.packet import MAX_SUBJECT, Packet, format_headers
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.conftest import Connect
 from tests.integration.faults import frozen, restart
 from tests.integration.waiting import until

@@ -14,7 +14,7 @@ from runtime.audit import AUDIT
 from runtime.bus import Bus
 from runtime.deployments import read_deployments, read_roster
 from runtime.kv import Bucket
-from runtime.supervisor import EX_CONFIG
+from runtime.terminal.supervisor import EX_CONFIG
 from runtime.testing import Kit, running
 from schemas.base import Address
 from schemas.deployment import Deployment, Roster

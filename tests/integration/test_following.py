@@ -12,7 +12,7 @@ import pytest
 from edge.following import EVENT_TTL, QUEUE, UNREADABLE, Event, Following, Hub, Reset
 from edge.reach import AHEAD, EXPIRED
 from runtime.bus import Bus, expiry, new_id
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from runtime.turn import EVENT_TTL as RUNTIME_TTL
 from schemas import subjects

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.disk import PROBE, look_at_disk
+from runtime.store.disk import PROBE, look_at_disk
 from schemas.node import StoreTrouble
 from tests.integration.command import KEY, PATIENCE, ROOT, Callboard
 

@@ -21,7 +21,7 @@ import pytest
 from runtime import clock as clocks
 from runtime.bus import Bus, expiry, new_id
 from runtime.clock import ServerClock
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.testing import Kit, running
 from schemas import subjects
 from schemas.base import Address, Message, Topic

@@ -3,8 +3,8 @@
 import asyncio
 
 from runtime.bus import Bus
-from runtime.inspection import inspect
 from runtime.pull import SharedPull, ensure_consumer
+from runtime.store.inspection import inspect
 
 
 async def test_a_consumer_under_load_is_not_taken_for_blind(bus: Bus) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from runtime.bus import Bus
 from runtime.kv import Bucket
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.conftest import Connect
 from tests.integration.waiting import until, until_known
 

@@ -13,7 +13,7 @@ from runtime import connection as timing
 from runtime.bus import Bus, new_id
 from runtime.connection import Connection
 from runtime.errors import Unavailable, Unknown
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.brokers import Broker, broker, cluster
 from tests.integration.conftest import Connect
 from tests.integration.faults import frozen

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.closeup import look_closely
-from runtime.overview import look
+from runtime.terminal.closeup import look_closely
+from runtime.terminal.overview import look
 from runtime.testing import Kit, running
 from schemas.base import Address
 from tests.integration.counter import HERE, Counter, Fail, Get, SetAlarm, Wake, failures

@@ -7,7 +7,7 @@ import msgspec
 
 from runtime import Actor, Turn, handler
 from runtime.bus import Bus
-from runtime.overview import read_nodes
+from runtime.terminal.overview import read_nodes
 from runtime.testing import Kit, running
 from schemas import subjects
 from schemas.base import Address, Message, Request

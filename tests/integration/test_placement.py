@@ -11,7 +11,7 @@ from runtime import pinned
 from runtime.bus import Bus
 from runtime.heartbeat import EVERY
 from runtime.host import Host
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from schemas.subjects import shard_of
 from tests.integration.stage import ALL, KEYS, Stage, until_owned
 from tests.integration.waiting import until, until_known

@@ -11,7 +11,7 @@ from runtime.errors import Unknown
 from runtime.packet import Packet
 from runtime.pinned import PinnedPull
 from runtime.pull import SharedPull
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.conftest import Connect
 from tests.integration.hands import Hands, mail, pinned
 from tests.integration.waiting import until

@@ -11,7 +11,7 @@ from runtime.bus import Bus
 from runtime.packet import Packet
 from runtime.pinned import PinnedPull
 from runtime.pull import Delivery
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
 from tests.integration.conftest import Connect
 from tests.integration.faults import restart

@@ -11,7 +11,7 @@ from runtime.bus import Bus
 from runtime.deployments import KEY
 from runtime.errors import AskTimeout
 from runtime.kv import Bucket
-from runtime.overview import read_nodes
+from runtime.terminal.overview import read_nodes
 from runtime.testing import Kit, running
 from schemas.base import Address
 from schemas.deployment import Deployment

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-import runtime.server
+import runtime.store.server
 from runtime.bus import Bus
 from runtime.connection import Connection
 from runtime.errors import ConfigError, NoRoom
-from runtime.server import EmbeddedServer, PortTaken, ServerFailed, find_binary
+from runtime.store.server import EmbeddedServer, PortTaken, ServerFailed, find_binary
 from runtime.streams import ensure_streams
 
 ROOT = Path(__file__).parents[2]
@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 LEAVE_BEHIND = """
 import asyncio, os, sys
 from pathlib import Path
-import runtime.server
+import runtime.store.server
 if sys.argv[2] == "orphan":
-    runtime.server.die_with_parent = lambda: None
+    runtime.store.server.die_with_parent = lambda: None
 
 async def main():
-    server = runtime.server.EmbeddedServer(Path(sys.argv[1]))
+    server = runtime.store.server.EmbeddedServer(Path(sys.argv[1]))
     await server.start()
     print(server.pid, flush=True)
     os.kill(os.getpid(), 9)
@@ -42,7 +42,7 @@ import asyncio, sys
 from pathlib import Path
 import uvloop
 from runtime.errors import ConfigError
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 
 async def main():
     server = EmbeddedServer(Path(sys.argv[1]))
@@ -218,7 +218,7 @@ async def test_a_server_that_fails_is_quoted(tmp_path: Path) -> None:
 async def test_a_server_that_never_gets_ready_is_not_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime.server, "READY_WITHIN", 0.05)
+    monkeypatch.setattr(runtime.store.server, "READY_WITHIN", 0.05)
     server = EmbeddedServer(tmp_path / "data", binary=script(tmp_path, "exec sleep 60"))
     with pytest.raises(ServerFailed, match="it said nothing"):
         await server.start()

@@ -7,7 +7,7 @@ import pytest
 
 from runtime.bus import Bus
 from runtime.pull import Delivery, SharedPull, ensure_consumer
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.conftest import Connect
 from tests.integration.faults import restart
 from tests.integration.hands import unacked

@@ -13,9 +13,9 @@ from runtime.alarm import ALARMS
 from runtime.bus import Bus
 from runtime.config import NatsTable
 from runtime.errors import ConfigError, DataMissing, NoRoom
-from runtime.marks import FOR_EVER, Mark, MarkFile, newest, note_mark, read_marks
 from runtime.open import open_bus
-from runtime.storewatch import StoreWatch
+from runtime.store.marks import FOR_EVER, Mark, MarkFile, newest, note_mark, read_marks
+from runtime.store.storewatch import StoreWatch
 from runtime.testing import Kit, running
 from schemas.node import StoreTrouble
 from schemas.record import Alarm
@@ -117,7 +117,7 @@ async def test_a_server_without_room_is_told_to_all_and_alarmed_when_there_is_ro
 async def test_what_is_told_of_trouble_is_forgotten_when_it_is_told_no_more(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.storewatch.TOLD_FOR", 0.5)
+    monkeypatch.setattr("runtime.store.storewatch.TOLD_FOR", 0.5)
     async with watched(kit.bus) as heard:
         kit.bus.notify("$KV.nodes.store", b'{"kind":"full","detail":"somebody said"}')
         said, then = await next_of(heard), await next_of(heard)

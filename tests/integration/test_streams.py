@@ -7,7 +7,7 @@ import pytest
 
 from runtime.bus import Bus
 from runtime.errors import Denied, StreamMismatch
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.streams import described, ensure_streams
 from tests.integration.conftest import Connect
 

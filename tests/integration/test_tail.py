@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from runtime.bus import Bus
-from runtime.follow import archive, print_events
+from runtime.terminal.follow import archive, print_events
 from schemas.base import Message, Topic
 from schemas.envelope import encode, seal
 

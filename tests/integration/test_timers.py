@@ -6,7 +6,7 @@ import pytest
 
 from runtime.bus import Bus, Outgoing, Stored, expect
 from runtime.errors import Conflict, Denied
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from runtime.turn import cancel
 from schemas import subjects
 from schemas.base import Address

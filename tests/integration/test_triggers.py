@@ -18,7 +18,7 @@ from runtime import connection as timing
 from runtime.bus import Bus, new_id
 from runtime.connection import Connection
 from runtime.errors import BusFault, Unavailable, Unknown
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
 from tests.integration.conftest import Connect
 from tests.integration.faults import frozen, restart
 from tests.integration.hands import CONSUMER, Hands, mail, pinned

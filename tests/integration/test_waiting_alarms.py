@@ -9,8 +9,8 @@ import pytest
 from actors.child import Remote
 from runtime.alarm import ALARMS
 from runtime.deployments import seed_deployments
-from runtime.overview import read_nodes
 from runtime.system import System
+from runtime.terminal.overview import read_nodes
 from runtime.testing import Kit, running
 from runtime.waiting import Vigil
 from schemas.base import Address

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runtime.bus import Bus
-from runtime.overview import read_nodes
-from runtime.server import EmbeddedServer
+from runtime.store.server import EmbeddedServer
+from runtime.terminal.overview import read_nodes
 from runtime.watchdog import EX_BLOCKED
 from schemas import subjects
 from schemas.base import Address, Message

@@ -27,7 +27,7 @@ ALLOWED = {
         "runtime.log",
         "runtime.packet",
         "runtime.pull",
-        "runtime.storewatch",
+        "runtime.store.storewatch",
         "runtime.streams",
     },
 }

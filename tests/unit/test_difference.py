@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runtime.difference import compare, describe, show_duration
+from runtime.terminal.difference import compare, describe, show_duration
 from schemas.deployment import Deployment
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import ConfigError
-from runtime.manifest import Manifest, read_manifest
+from runtime.terminal.manifest import Manifest, read_manifest
 from schemas.deployment import Deployment
 
 GREETER = "[[actor]]\nname = 'a'\ntype = 'actors.greeter:Greeter'\n"

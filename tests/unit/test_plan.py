@@ -7,7 +7,7 @@ import pytest
 
 from runtime.deployments import Kept
 from runtime.errors import NotPossible
-from runtime.plan import Plan, plan_deployment, plan_rollback
+from runtime.terminal.plan import Plan, plan_deployment, plan_rollback
 from schemas.deployment import Deployment, Entry, Roster
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runtime.manifest import is_secret
-from runtime.shown import harmless
+from runtime.terminal.manifest import is_secret
+from runtime.terminal.shown import harmless
 from schemas.deployment import Deployment
 
 HIDDEN = "***"

@@ -15,11 +15,11 @@ from runtime.bus import Bus
 from runtime.config import Config, duration
 from runtime.dead import Done, Letter, Selection
 from runtime.deployments import read_deployments
-from runtime.editing import check, check_for_type, edit_in_editor, pretty, set_fields
 from runtime.errors import NotPossible
 from runtime.modules import add_modules
 from runtime.open import opened
-from runtime.shown import ago, align, harmless
+from runtime.terminal.editing import check, check_for_type, edit_in_editor, pretty, set_fields
+from runtime.terminal.shown import ago, align, harmless
 
 SHOWN = 50
 MOST_SHOWN = 10_000

@@ -12,8 +12,8 @@ from runtime.dead import Selection, newest_letters
 from runtime.deployments import read_deployments
 from runtime.errors import NotPossible
 from runtime.loads import record_of
-from runtime.overview import read_nodes
-from runtime.shown import ago, harmless
+from runtime.terminal.overview import read_nodes
+from runtime.terminal.shown import ago, harmless
 from schemas import subjects
 from schemas.base import Address, token
 from schemas.envelope import decode_any

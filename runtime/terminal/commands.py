@@ -12,26 +12,26 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from runtime.caretaker import Caretaker
 from runtime.clock import ServerClock
-from runtime.closeup import describe, look_closely
 from runtime.config import Config, check_urls, split_address
 from runtime.deployments import seed_deployments
-from runtime.doctor import examine
 from runtime.errors import ConfigError
-from runtime.follow import archive, print_events
 from runtime.host import Host, patiently
 from runtime.keys import resolve_keys
-from runtime.manifest import deployment_of
-from runtime.marks import file_at
 from runtime.modules import add_modules
 from runtime.open import open_bus, opened
-from runtime.overview import look
 from runtime.quorum import leaving_minorities
-from runtime.repair import accept_loss
-from runtime.server import EmbeddedServer, PortTaken
-from runtime.supervisor import Child, until_stopped
+from runtime.store.caretaker import Caretaker
+from runtime.store.marks import file_at
+from runtime.store.repair import accept_loss
+from runtime.store.server import EmbeddedServer, PortTaken
 from runtime.system import load_class
+from runtime.terminal.closeup import describe, look_closely
+from runtime.terminal.doctor import examine
+from runtime.terminal.follow import archive, print_events
+from runtime.terminal.manifest import deployment_of
+from runtime.terminal.overview import look
+from runtime.terminal.supervisor import Child, until_stopped
 from runtime.watchdog import watching
 from schemas.base import Address, Topic
 from schemas.deployment import Deployment

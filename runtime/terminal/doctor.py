@@ -1,6 +1,6 @@
 """Says in plain words what works, and what acknowledged data survives.
 
-What is missing in the store is found by runtime/inspection.py; what survives what is in
+What is missing in the store is found by runtime/store/inspection.py; what survives what is in
 runtime/durability.py.
 """
 
@@ -11,13 +11,13 @@ from runtime.config import Config
 from runtime.deployments import read_deployments
 from runtime.durability import Finding, what_is_left, what_survives
 from runtime.errors import BusFault, ConfigError, StreamMismatch
-from runtime.inspection import CURE, MOST_READ, Found, inspect
-from runtime.marks import Kept, MarkFile, beside, file_at
 from runtime.modules import add_modules
 from runtime.open import open_bus, server_urls
-from runtime.overview import read_nodes
+from runtime.store.inspection import CURE, MOST_READ, Found, inspect
+from runtime.store.marks import Kept, MarkFile, beside, file_at
 from runtime.streams import ensure_streams
 from runtime.system import load_class
+from runtime.terminal.overview import read_nodes
 
 OLDEST = (2, 15, 1)
 """Older servers lose acknowledged writes at a power cut even when told to sync always."""

@@ -1,6 +1,6 @@
 """Looks after the store of the embedded server: its disk, its marks, and who must be told.
 
-Run by `callboard up`. What hosts and edges make of it is in runtime/storewatch.py.
+Run by `callboard up`. What hosts and edges make of it is in runtime/store/storewatch.py.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import structlog
 from runtime.alarm import alarm_event
 from runtime.bus import Bus, Outgoing, expiry
 from runtime.config import NatsTable
-from runtime.disk import look_at_disk
 from runtime.errors import BusFault
-from runtime.marks import BUCKET, MarkFile, beside
 from runtime.open import open_bus
-from runtime.repair import accept_loss
-from runtime.server import EmbeddedServer
-from runtime.storewatch import FINE, StoreWatch, tell
+from runtime.store.disk import look_at_disk
+from runtime.store.marks import BUCKET, MarkFile, beside
+from runtime.store.repair import accept_loss
+from runtime.store.server import EmbeddedServer
+from runtime.store.storewatch import FINE, StoreWatch, tell
 from schemas.node import STORE, StoreTrouble
 
 log = structlog.get_logger()

@@ -13,16 +13,16 @@ from runtime.audit import operator, record_action
 from runtime.bus import Bus
 from runtime.config import Config
 from runtime.deployments import read_history, read_roster, replace_roster
-from runtime.difference import Difference, compare, describe
 from runtime.errors import ConfigError, Conflict, NotPossible, Unknown
 from runtime.loads import Load, read_held, read_loads
-from runtime.manifest import read_manifest
 from runtime.modules import add_modules
 from runtime.open import opened
-from runtime.overview import read_nodes
-from runtime.plan import Plan, plan_deployment, plan_rollback
-from runtime.shown import align, harmless
 from runtime.system import load_class
+from runtime.terminal.difference import Difference, compare, describe
+from runtime.terminal.manifest import read_manifest
+from runtime.terminal.overview import read_nodes
+from runtime.terminal.plan import Plan, plan_deployment, plan_rollback
+from runtime.terminal.shown import align, harmless
 from schemas.deployment import Deployment, Roster
 from schemas.node import Node
 

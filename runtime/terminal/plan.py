@@ -1,6 +1,6 @@
 """What the roster is to be after a deployment: by a file, by removing, by going back.
 
-A plan changes nothing yet; runtime/rollout.py shows it and carries it out.
+A plan changes nothing yet; runtime/terminal/rollout.py shows it and carries it out.
 """
 
 import difflib

@@ -18,9 +18,9 @@ from runtime.deployments import read_deployments
 from runtime.errors import Conflict, NotPossible
 from runtime.open import opened
 from runtime.record import read_record
-from runtime.shown import harmless
+from runtime.terminal.shown import harmless
+from runtime.terminal.workbench import number
 from runtime.turn import DAY, MOST_REASON, ROLLUP, run_ttl
-from runtime.workbench import number
 from schemas import subjects
 from schemas.base import Address, token
 from schemas.control import Control, Kill

@@ -1,7 +1,7 @@
 """The embedded nats-server: the pinned binary, run on a store of ours, started again if it dies.
 
 Its settings are in nats/server.conf; that it is alone on its store is seen to by
-runtime/claim.py.
+runtime/store/claim.py.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from pathlib import Path
 
 import structlog
 
-from runtime.claim import Claim, claim
 from runtime.errors import ConfigError, RuntimeFault
-from runtime.safekeeping import Safekeeping
-from runtime.serverlog import ServerLog
+from runtime.store.claim import Claim, claim
+from runtime.store.safekeeping import Safekeeping
+from runtime.store.serverlog import ServerLog
 
 log = structlog.get_logger()
 
-TEMPLATE = Path(__file__).parent.parent / "nats" / "server.conf"
+TEMPLATE = Path(__file__).parents[2] / "nats" / "server.conf"
 READY_WITHIN = 600.0
 """A large store that was not closed properly is read whole before clients are taken."""
 SAY_SO_AFTER = 5.0

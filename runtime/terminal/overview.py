@@ -1,6 +1,6 @@
 """What an operator wants to see at a glance: deployed types, what waits, living hosts.
 
-One key from close by is in runtime/closeup.py.
+One key from close by is in runtime/terminal/closeup.py.
 """
 
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from runtime.controls import Controls
 from runtime.deployments import read_deployments
 from runtime.kv import Bucket
 from runtime.loads import Held, Load, read_held, read_loads
-from runtime.shown import ago, align, harmless
+from runtime.terminal.shown import ago, align, harmless
 from schemas.control import Control
 from schemas.deployment import Deployment
 from schemas.node import PREFIX, Node

@@ -1,7 +1,7 @@
 """Compares what a store holds with what it is known to have held, before anything is taken.
 
 The server itself only logs a warning when it drops what it had acknowledged. What to do then
-is in runtime/repair.py.
+is in runtime/store/repair.py.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 from runtime.bus import Bus
 from runtime.errors import FORBIDDEN, DataMissing, Denied, Unknown
 from runtime.loads import list_consumers
-from runtime.marks import BUCKET, Kept, Mark, MarkFile, newest, read_marks
+from runtime.store.marks import BUCKET, Kept, Mark, MarkFile, newest, read_marks
 from runtime.streams import described, find_stream, incarnation
 
 CURE = (

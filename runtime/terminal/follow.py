@@ -11,7 +11,7 @@ import msgspec
 
 from runtime.bus import Bus, Stored
 from runtime.errors import BusFault, ConfigError, Denied
-from runtime.shown import harmless
+from runtime.terminal.shown import harmless
 from schemas import subjects
 from schemas.base import Topic, token
 from schemas.envelope import decode_any

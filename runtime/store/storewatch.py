@@ -1,7 +1,7 @@
 """Watches the store while a process runs: notes how far it got, notices when it lost something.
 
 What hosts and edges are told by `callboard up` about the disk comes the same way. The check
-before anything is taken is in runtime/inspection.py.
+before anything is taken is in runtime/store/inspection.py.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ import structlog
 from runtime.alarm import alarm_event
 from runtime.bus import Bus, expiry
 from runtime.errors import BusFault, NoRoom
-from runtime.marks import BUCKET, WATCHED, Mark, MarkFile, lives_until, newest, note_mark
 from runtime.packet import Packet, format_headers
+from runtime.store.marks import BUCKET, WATCHED, Mark, MarkFile, lives_until, newest, note_mark
 from runtime.streams import find_stream, incarnation
 from schemas.node import STORE, StoreTrouble
 
