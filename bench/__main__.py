@@ -16,8 +16,8 @@ from runtime.log import configure
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
-BUDGET = 225.0
-QUICK_BUDGET = 35.0
+BUDGET = 350.0
+QUICK_BUDGET = 50.0
 """Seconds; a round that would not end within them is not begun, unless `--rounds` is given."""
 
 

@@ -218,7 +218,7 @@ class Instance:
         """
         data = record.data
         applied: list[Applied] = []
-        self._given = list(record.replies)
+        self._given = record.replies
         most = 1 if self._alone or only else self._shelf.recalled or MOST_AT_ONCE
         for delivery in list(islice(self.waiting, most)):
             if delivery.seq <= record.done:
@@ -268,7 +268,8 @@ class Instance:
         else:
             data = self._call(envelope, data, effects, one)
             # A repeat of it may be waiting in this very turn.
-            self._given += collect_replies([one], self.system.clock.now())
+            if one.reply_to:
+                self._given = [*self._given, *collect_replies([one], self.system.clock.now())]
         return one, data
 
     def _call(
