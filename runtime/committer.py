@@ -7,10 +7,11 @@ what makes durability cheap. Source of the figures: bench/README.md.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import structlog
 
-from runtime.bus import GROUP_MESSAGES, Bus, Outgoing
+from runtime.bus import GROUP_MESSAGES, Bus, Outgoing, expiry
 from runtime.codes import DUPLICATE, INCOMPLETE
 from runtime.crash import crash_at
 from runtime.errors import FORBIDDEN, BusFault, Conflict, Denied, Forbidden, NoRoom
@@ -27,6 +28,9 @@ a second one is only to spare it the wait for us.
 """
 FEW = 8
 """So many commits of one message each are sooner stored one by one than as a batch."""
+
+NOTHING = Outgoing("run.nothing", b"", expiry(timedelta(minutes=1)))
+"""A message that says nothing, and makes a batch of what is said with it."""
 
 
 class Commit:
@@ -157,7 +161,7 @@ class Committer:
     async def _split(self, group: list[Commit], fault: Exception) -> None:
         """One bad commit refuses its whole group: halve it until it stands alone."""
         if len(group) == 1:
-            fault = self._explain(fault, group[0].messages)
+            fault = await self._explain(fault, group[0].messages)
             if isinstance(fault, Denied) and fault.code == DUPLICATE:
                 log.error("duplicate_id_in_commit", error=str(fault))
             _settle(group, fault)
@@ -166,15 +170,27 @@ class Committer:
         await self._send(group[:half])
         await self._send(group[half:])
 
-    def _explain(self, fault: Exception, messages: Sequence[Outgoing]) -> Exception:
-        """A part that is forbidden is only missed: what is told of the whole is no reason."""
+    async def _explain(self, fault: Exception, messages: Sequence[Outgoing]) -> Exception:
+        """A batch is called incomplete, too, if a part is forbidden, or if the disk is full."""
         if not isinstance(fault, Denied) or fault.code not in (INCOMPLETE, FORBIDDEN):
             return fault
         refused = [m.subject for m in messages if m.subject.lower() in self.bus.link.refused]
         if refused:
             fault = Forbidden(refused[0])
             self.forbidden(fault)
+        elif fault.code == INCOMPLETE and not await self._takes_batches():
+            fault = NoRoom("the server takes no batch at all; its disk may be full")
+            self.no_room(fault)
         return fault
+
+    async def _takes_batches(self) -> bool:
+        """Whether one that means nothing goes through: else no message is at fault."""
+        try:
+            await self.bus.commit([NOTHING, NOTHING])
+        except BusFault as fault:
+            log.warning("no_batch_taken", error=str(fault))
+            return False
+        return True
 
 
 def _settle(group: list[Commit], fault: Exception) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from runtime.alarm import alarm_event
 from runtime.bus import Bus, Outgoing, expiry
+from runtime.committer import NOTHING
 from runtime.config import NatsTable
 from runtime.errors import BusFault
 from runtime.open import open_bus
@@ -121,7 +122,7 @@ class Caretaker:
     async def _recover(self, bus: Bus) -> None:
         """A server that could not write once will not write again before it is restarted."""
         event = alarm_event("disk", f"{self._ailment.detail}; it is fine again", source="up")
-        if await _can_store(bus, event):
+        if await _can_store(bus, event, self._ailment):
             self._ailment = FINE
             tell(bus, FINE)
             return
@@ -136,15 +137,13 @@ class Caretaker:
         self.server.said.write_failed()  # that was before
 
 
-async def _can_store(bus: Bus, event: Outgoing) -> bool:
-    """Each stream has files of its own: what one takes says nothing of another."""
-    seen = Outgoing(f"$KV.{BUCKET}.{STORE}", msgspec.json.encode(FINE), expiry(SEEN_FOR))
-    for message in (seen, event):
-        try:
-            await bus.publish(
-                message.subject, message.data, headers=message.headers, timeout=ANSWERS_WITHIN
-            )
-        except BusFault as fault:
-            log.debug("store_not_writable", error=str(fault))
-            return False
+async def _can_store(bus: Bus, event: Outgoing, told: StoreTrouble) -> bool:
+    """Each stream has files of its own, and so have batches: what one takes says little."""
+    seen = Outgoing(f"$KV.{BUCKET}.{STORE}", msgspec.json.encode(told), expiry(SEEN_FOR))
+    try:
+        await bus.commit([seen], timeout=ANSWERS_WITHIN)
+        await bus.commit([event, NOTHING], timeout=ANSWERS_WITHIN)
+    except BusFault as fault:
+        log.debug("store_not_writable", error=str(fault))
+        return False
     return True

@@ -15,6 +15,7 @@ import structlog
 
 from runtime.alarm import alarm_event
 from runtime.bus import Bus, expiry
+from runtime.committer import NOTHING
 from runtime.errors import BusFault, NoRoom
 from runtime.packet import Packet, format_headers
 from runtime.store.marks import BUCKET, WATCHED, Mark, MarkFile, lives_until, newest, note_mark
@@ -102,9 +103,8 @@ class StoreWatch:
         while True:
             tell(self.bus, trouble)
             with contextlib.suppress(BusFault):
-                await self.bus.publish(
-                    event.subject, event.data, headers=event.headers, timeout=TELL_EVERY
-                )
+                # As a batch: a disk may take single messages, and no batches.
+                await self.bus.commit([event, NOTHING], timeout=TELL_EVERY)
                 break
             await asyncio.sleep(TELL_EVERY)
         tell(self.bus, FINE)
@@ -170,9 +170,9 @@ class StoreWatch:
         if time.monotonic() > self._told_until:
             self._told = FINE
         now = StoreTrouble("damaged", self._found) if self._found else self._told
-        if now == self.trouble:
-            return
         before, self.trouble = self.trouble, now
+        if now.kind == before.kind:
+            return  # told by several, each in his own words
         if now.kind:
             for limit in self._limits:
                 limit.reschedule(asyncio.get_running_loop().time())

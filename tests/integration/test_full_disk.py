@@ -4,6 +4,7 @@ What stands for the full disk is a limit of the kernel on the size of files, for
 for who looks after it, and where one may mount, a small file system.
 """
 
+import asyncio
 import contextlib
 import json
 import resource
@@ -18,9 +19,16 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.alarm import ALARMS
+from runtime.bus import Outgoing
 from runtime.store.disk import PROBE, look_at_disk
+from runtime.errors import NoRoom
+from runtime.testing import running
 from schemas.node import StoreTrouble
+from schemas.record import Alarm
 from tests.integration.command import KEY, PATIENCE, ROOT, Callboard
+from tests.integration.counter import Counter
+from tests.integration.faults import restart
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits another process's files")
 
@@ -104,6 +112,26 @@ def test_a_full_disk_is_said_at_once_and_the_server_is_restarted_when_there_is_r
     assert read.status_code == 200
     assert after.status_code == 200
     assert [one for one in told if one.startswith("disk: the disk below ")] != []
+
+
+async def test_a_batch_that_a_full_disk_makes_incomplete_is_no_message_s_fault() -> None:
+    async with running(counter=Counter) as kit:
+        parts = [Outgoing(f"event.t.{name}", b"x", {}) for name in "ab"]
+        submit = kit.host.system.committer.submit
+        await submit(parts, "lane")
+        limit_files([kit.server.pid], 0)
+        with pytest.raises(NoRoom, match="takes no batch at all"):
+            await submit(parts, "lane")
+        back = [asyncio.Event(), asyncio.Event()]
+        for bus, event in zip((kit.bus, kit.host.bus), back, strict=True):
+            bus.link.on_rebuilt.append(event.set)
+        await restart(kit.server)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(event.wait() for event in back))
+        alarm = await kit.event(ALARMS, Alarm)
+        await submit(parts, "lane")
+
+    assert alarm.what == "no_room"
 
 
 def test_a_disk_is_full_before_the_last_byte_is_gone(tmp_path: Path) -> None:
