@@ -21,8 +21,8 @@ import pytest
 
 from runtime.alarm import ALARMS
 from runtime.bus import Outgoing
-from runtime.store.disk import PROBE, look_at_disk
 from runtime.errors import NoRoom
+from runtime.store.disk import PROBE, look_at_disk
 from runtime.testing import running
 from schemas.node import StoreTrouble
 from schemas.record import Alarm
