@@ -37,7 +37,8 @@ async def watched(bus: Bus) -> AsyncIterator["asyncio.Queue[StoreTrouble]"]:
     store = StoreWatch(bus, heard=heard.put_nowait)
     await store.look()
     task = asyncio.create_task(store.run())
-    await asyncio.sleep(0)  # it listens
+    await asyncio.sleep(0)
+    await bus.api("INFO")  # answered after the server has heard that it listens
     try:
         yield heard
     finally:
