@@ -9,10 +9,10 @@ import base64
 import hashlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -29,9 +29,9 @@ from runtime.codes import (
 from runtime.connection import Connection
 from runtime.crash import armed, crash_at
 from runtime.errors import Denied, Unavailable, Unknown
-from runtime.packet import Packet, format_headers, parse_headers
+from runtime.packet import Packet, format_headers, parse_headers, read_stamp
 from runtime.refusals import unheard
-from runtime.replicas import read_caught_up
+from runtime.replicas import Goal
 from schemas import subjects
 
 DEADLINE = 5.0
@@ -231,6 +231,11 @@ class Bus:
         request = {"seq": sequence} | ({"next_by_subj": subject} if subject else {})
         return await self._get_from_leader(self.stream, request)
 
+    async def first(self, *, after: int) -> Stored | None:
+        """The first message past a sequence, from the leader; None if it cannot find one."""
+        request = {"seq": after + 1, "next_by_subj": ">"}
+        return await self._get_from_leader(self.stream, request)
+
     async def _get_from_leader(self, stream: str, request: dict[str, Any]) -> Stored | None:
         try:
             answer = await self.api(f"STREAM.MSG.GET.{stream}", request)
@@ -260,28 +265,25 @@ class Bus:
 
     async def read_all(self, subject: str, *, after: int, stream: str = "") -> list[Stored]:
         """Every message on a subject past a sequence; on replicas, all that their leader had."""
+        pages = self.pages(subject, after=after, stream=stream)
+        return [stored async for page in pages for stored in page]
 
-        async def read() -> list[Stored]:
-            pages = self._pages(subject, after, stream)
-            return [stored async for page in pages for stored in page]
+    async def pages(
+        self, subject: str, *, after: int, stream: str = ""
+    ) -> AsyncIterator[list[Stored]]:
+        """The same, a page at a time. Raises Unavailable if all replicas stay behind."""
+        goal = self._goal(subject, stream)
+        while True:
+            page = await self.read(subject, after=after, stream=stream)
+            if page:
+                yield page
+                after = page[-1].seq
+            if not (page and page[-1].pending) and await goal.is_reached(after):
+                return
 
-        return await self._caught_up(read, subject, after, stream)
-
-    async def _pages(self, subject: str, after: int, stream: str) -> AsyncIterator[list[Stored]]:
-        while page := await self.read(subject, after=after, stream=stream):
-            yield page
-            after = page[-1].seq
-            if page[-1].pending == 0:
-                break
-
-    async def _caught_up(
-        self, read: Callable[[], Awaitable[list[Stored]]], subject: str, after: int, stream: str
-    ) -> list[Stored]:
-        """What is read: where replicas may lag, once it is as new as the leader has it."""
-        if self.replicas == 1:
-            return await read()
-        name, newest = stream or self.stream, {"last_by_subj": subject}
-        return await read_caught_up(read, lambda: self._get_from_leader(name, newest), after)
+    def _goal(self, subject: str, stream: str) -> Goal:
+        ask = partial(self._get_from_leader, stream or self.stream, {"last_by_subj": subject})
+        return Goal(ask if self.replicas > 1 else None)
 
     async def lasts(self, pattern: str, *, stream: str = "") -> list[Stored]:
         """The last message of every subject that matches a pattern, by sequence.
@@ -289,7 +291,11 @@ class Bus:
         As of one point in time up to 1,024 subjects and `PAGE_BYTES`, which is all that the
         server gives; of more, each as of some moment during the call.
         """
-        return await self._caught_up(lambda: self._lasts(pattern, stream), pattern, 0, stream)
+        goal = self._goal(pattern, stream)
+        while True:
+            found = await self._lasts(pattern, stream)
+            if await goal.is_reached(found[-1].seq if found else 0):
+                return found
 
     async def _lasts(self, pattern: str, stream: str) -> list[Stored]:
         try:
@@ -303,7 +309,7 @@ class Bus:
             found = [_read_stored(packet) for packet in packets]
             if not found or not found[-1].pending:
                 return found
-        pages = self._pages(pattern, 0, stream)
+        pages = self.pages(pattern, after=0, stream=stream)
         newest = {stored.subject: stored async for page in pages for stored in page}
         return sorted(newest.values(), key=lambda one: one.seq)
 
@@ -391,9 +397,3 @@ def _read_stored(packet: Packet) -> Stored:
         time=read_stamp(headers["Nats-Time-Stamp"]),
         pending=int(headers.get("Nats-Num-Pending", 0)),
     )
-
-
-def read_stamp(stamp: str) -> datetime:
-    """Read a server's time, whose nanoseconds are cut to the microseconds that Python knows."""
-    whole, dot, fraction = stamp.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}{dot}{fraction[:6].ljust(6, '0') if dot else ''}+00:00")

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from runtime.bus import Bus, read_stamp
+from runtime.bus import Bus
 from runtime.errors import BusFault
+from runtime.packet import read_stamp
 
 log = structlog.get_logger()
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.bus import Bus, read_stamp
+from runtime.bus import Bus
 from runtime.config import NatsTable
+from runtime.packet import read_stamp
 from runtime.store.disk import LEAST_FREE
 from runtime.store.inspection import Found
 

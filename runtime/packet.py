@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 MAX_SUBJECT = 512
 
@@ -92,3 +93,9 @@ def checked(subject: str) -> str:
             f" {MAX_SUBJECT} bytes, printable and without blanks"
         )
     return subject
+
+
+def read_stamp(stamp: str) -> datetime:
+    """Read a server's time, whose nanoseconds are cut to the microseconds that Python knows."""
+    whole, dot, fraction = stamp.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}{dot}{fraction[:6].ljust(6, '0') if dot else ''}+00:00")

@@ -222,10 +222,9 @@ async def _unreadable(bus: Bus, found: Found, given_up: list[int] | None) -> lis
 
 async def _walk(bus: Bus, first: int, last: int) -> list[int]:
     """Read everything. What is neither there nor deleted, as the server knows, is damaged."""
-    absent, after = set(range(first, last + 1)), first - 1
-    while page := await bus.read(">", after=after, limit=1000):
+    absent = set(range(first, last + 1))
+    async for page in bus.pages(">", after=first - 1):
         absent.difference_update(stored.seq for stored in page)
-        after = page[-1].seq
     state = (await bus.api(f"STREAM.INFO.{bus.stream}", {"deleted_details": True}))["state"]
     absent.difference_update(state.get("deleted") or ())
     return sorted(seq for seq in absent if int(state["first_seq"]) <= seq)
@@ -236,11 +235,12 @@ async def _sample(bus: Bus) -> list[str]:
     newest_one = await bus.last(">")
     end = newest_one.seq if newest_one else 0
     for sequence in range(1, end + 1, max(1, end // SAMPLES)):
+        # From the leader: a replica that is behind has not got so far, and is not damaged.
         try:
-            page = await bus.read(">", after=sequence - 1, limit=1)
+            stored = await bus.first(after=sequence - 1)
         except Unknown:
-            page = []
-        if not page:
+            stored = None
+        if stored is None:
             return [
                 f"the stream {bus.stream} cannot be read from {sequence} on, although it has"
                 f" messages up to {end}: a block of its store is damaged"

@@ -85,6 +85,6 @@ def describe(seconds: list[float]) -> str:
     """The median, the ninth of ten, and the longest."""
     if len(seconds) < 2:
         return ", ".join(f"{one:.2f} s" for one in seconds) or "never"
-    ninth = quantiles(seconds, n=10)[-1]
+    ninth = quantiles(seconds, n=10, method="inclusive")[-1]
     figures = f"median {median(seconds):.2f}, p90 {ninth:.2f}, longest {max(seconds):.2f} s"
     return f"{figures} of {len(seconds)}"

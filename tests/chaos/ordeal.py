@@ -240,6 +240,7 @@ class Ordeal:
                 "conflicts": logged["record_conflict"],
                 "takeovers": self._takeovers,
                 **dict(sorted(self._conductor.counts.items())),
+                "nodes restarted for their health": self._conductor.site.servers.healed,
                 "server's messages lost": self._conductor.lost,
                 "connections made": self._conductor.accepted,
                 "events heard live": sum(follower.live for follower in followers),

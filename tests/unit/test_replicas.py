@@ -6,7 +6,7 @@ import pytest
 
 from runtime import replicas
 from runtime.errors import Unavailable
-from runtime.replicas import read_caught_up
+from runtime.replicas import STALE_TRIES, Goal
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,20 @@ class Found:
 
 
 class Replica:
-    """A replica that gives one message more each time it is read, and a leader."""
+    """A replica that has one message more each time it is read, and a leader."""
 
     def __init__(self, *leader: int) -> None:
         self.reads = 0
         self._leader = list(leader)
 
-    async def read(self) -> list[Found]:
-        self.reads += 1
-        return [Found(seq) for seq in range(1, self.reads)]
+    async def read_to_the_end(self) -> list[Found]:
+        goal = Goal(self.newest)
+        found: list[Found] = []
+        while True:
+            self.reads += 1
+            found = [Found(seq) for seq in range(1, self.reads)]
+            if await goal.is_reached(found[-1].seq if found else 0):
+                return found
 
     async def newest(self) -> Found | None:
         seq = self._leader.pop(0) if len(self._leader) > 1 else self._leader[0]
@@ -38,31 +43,38 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_replica_is_read_until_it_has_what_its_leader_had() -> None:
-    replica = Replica(3)
-    found = await read_caught_up(replica.read, replica.newest, 0)
+    found = await Replica(3).read_to_the_end()
 
     assert [one.seq for one in found] == [1, 2, 3]
-    assert replica.reads == 4
 
 
-@pytest.mark.parametrize(("newest", "after"), [(0, 0), (7, 7), (5, 7)])
-async def test_where_the_leader_has_nothing_new_one_read_is_enough(newest: int, after: int) -> None:
-    replica = Replica(newest)
-    found = await read_caught_up(replica.read, replica.newest, after)
+async def test_where_the_leader_has_nothing_one_read_is_enough() -> None:
+    replica = Replica(0)
 
-    assert found == []
+    assert await replica.read_to_the_end() == []
     assert replica.reads == 1
 
 
 async def test_what_was_removed_meanwhile_is_not_waited_for() -> None:
-    replica = Replica(9, 2)
-    found = await read_caught_up(replica.read, replica.newest, 0)
+    found = await Replica(9, 2).read_to_the_end()
 
     assert [one.seq for one in found] == [1, 2]
 
 
+async def test_however_much_it_is_behind_a_replica_that_goes_on_is_waited_for() -> None:
+    found = await Replica(5 * STALE_TRIES).read_to_the_end()
+
+    assert len(found) == 5 * STALE_TRIES
+
+
 async def test_replicas_that_stay_behind_are_told_of() -> None:
-    replica = Replica(10_000)
+    goal = Goal(Replica(10_000).newest)
+    for _ in range(STALE_TRIES):
+        await goal.is_reached(7)
 
     with pytest.raises(Unavailable, match="behind 10000"):
-        await read_caught_up(replica.read, replica.newest, 0)
+        await goal.is_reached(7)
+
+
+async def test_where_there_is_one_server_the_end_is_the_end() -> None:
+    assert await Goal(None).is_reached(0)
