@@ -1,52 +1,79 @@
-"""An attempt at a job that has no run: nothing to hold, nothing to stop, done at least once.
+"""An attempt at a job that came without a run: nothing to stop, done at least once.
 
 Whoever publishes to `work.<actor>.<priority>.<key>` without a `runid` sends one. It costs half
-of what a run costs: one message in, one message out.
+of what a run costs: one message in, one message out. Once it goes wrong it gets a run after all,
+which counts what it failed and whom it ended.
 """
+
+from typing import Any
 
 from runtime.bus import Outgoing
 from runtime.errors import BusFault, Denied
+from runtime.pull import Delivery
 from runtime.run import Attempt
+from runtime.system import System
 from schemas.base import Message
+from schemas.deployment import Deployment
+from schemas.envelope import Envelope
 from schemas.record import RunRecord
 
 
 class PlainAttempt(Attempt):
-    """One try of as many as the server counts; its result may be stored twice after a crash."""
+    """One try; the first holds nothing. Its result may be stored twice after a crash."""
+
+    def __init__(
+        self,
+        system: System,
+        deployment: Deployment,
+        envelope: Envelope[Any],
+        delivery: Delivery,
+    ) -> None:
+        super().__init__(system, deployment, envelope, delivery)
+        self._first = delivery.tries == 1
+        # What is said under no fence could not be taken back: it is not said.
+        self._topic = None
 
     async def open(self) -> None:
-        """Nobody can have stopped it."""
-        self.number = self.delivery.tries
+        """Find out what became of it before; raises Fenced as any attempt."""
+        if not self._first:
+            await super().open()
 
     async def read(self) -> RunRecord:
-        """There is no record: whoever looks for one finds it open."""
-        return RunRecord(job=str(self.address), attempt=self.number)
+        """The run it was given, or one that nobody has written yet."""
+        if self._first and not self.lease:
+            return self._unwritten()
+        return await super().read()
+
+    def _missing(self) -> RunRecord:
+        return self._unwritten()
+
+    def _unwritten(self) -> RunRecord:
+        return RunRecord(job=str(self.address))
 
     async def claim(self) -> None:
-        """There is nobody to tell."""
+        """Say that this host is at it, unless it is the first to be."""
+        if not self._first:
+            await super().claim()
 
     async def holds(self) -> bool:
-        """Nobody can take it."""
-        return True
-
-    async def release(self, reason: str) -> None:
-        """There is nothing to give back; the server counts the tries."""
-
-    async def say(self, text: str) -> None:
-        """What is said under no fence could not be taken back: it is not said."""
+        """Nobody can take what nobody holds."""
+        return not self.lease or await super().holds()
 
     async def finish(self, result: Message, *extra: Outgoing) -> None:
         """Store the result as a message to whoever is named as the source, and what else."""
-        messages = [*extra, *self.answer(result)]
-        if messages:
-            await self._commit(messages)
+        if self.lease:
+            await super().finish(result, *extra)
+        elif messages := [*extra, *self.answer(result)]:
+            await self._commit_loosely(messages)
 
-    async def _commit(self, messages: list[Outgoing], *, resend: bool = True) -> int:
+    async def _commit_loosely(self, messages: list[Outgoing]) -> None:
         """Store; what may not have been stored is stored again."""
         while True:
             try:
-                return await self.system.committer.submit(messages)
+                await self.system.committer.submit(messages)
             except Denied:
                 raise
             except BusFault as fault:
-                await self._recover(b"", fault, resend=resend)
+                await self._recover(b"", fault, resend=True)
+            else:
+                return

@@ -100,7 +100,7 @@ class Attempt:
         """The run's record, if the run is still open or claimed; takes its lease."""
         stored = await self.system.lookup.last(self.subject)
         if stored is None:
-            raise Fenced("the run is gone")
+            return self._missing()
         record = decode_run(stored.data)
         if record.job and record.job != str(self.address):
             raise Fenced("the run is another job's")
@@ -108,6 +108,10 @@ class Attempt:
             raise Fenced(f"the run is {record.state}")
         self.lease = stored.seq
         return record
+
+    def _missing(self) -> RunRecord:
+        """Its record is created with its job, so one that is not there has outlived its time."""
+        raise Fenced("the run is gone")
 
     async def claim(self) -> None:
         """Take the run, and tell the followers that this attempt speaks now."""

@@ -247,5 +247,17 @@ async def test_a_job_that_ends_its_host_is_given_up_and_the_others_finish(site: 
     assert site.ends == 3
 
 
+async def test_a_job_without_a_run_that_ends_its_host_is_given_up_too(site: Site) -> None:
+    job = seal(Do(n=0, how="exit"), id="1", source="keeper/a", subject="k")
+    await site.bus.publish(subjects.work("hand", 1, "k"), encode(job))
+    await site.run_host()
+    dead = await site.one_dead()
+    await site.settled()
+
+    assert [one.reason for one in dead] == ["3 hosts ended while they did it"]
+    assert site.runs()["job k 0"] == 3
+    assert (await site.state("a")).failed == ["3 hosts ended while they did it"]
+
+
 async def begun(site: Site, what: str, times: int) -> None:
     await until(lambda: site.runs()[what] >= times, PATIENCE)

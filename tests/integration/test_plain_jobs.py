@@ -9,6 +9,7 @@ from runtime import Actor, Reject, Retry, Turn, Work, Worker, handler
 from runtime.testing import Kit, running
 from schemas import subjects
 from schemas.base import Job, Message, Topic
+from schemas.deployment import Deployment
 from schemas.envelope import decode_any, encode, seal
 from schemas.record import Delta, RunFailed
 
@@ -67,6 +68,9 @@ class Doubler(Worker):
         yield Doubled(n=0)
 
 
+ALL_BUSY = Deployment(name="doubler", type="tests:Doubler", kind="worker", attempts=2)
+
+
 async def send(kit: Kit, job: Message, *, source: str = "asker/a", **facts: str) -> None:
     sealed = encode(seal(job, id="1", source=source, subject="k", **facts))
     await kit.bus.publish(subjects.work("doubler", 1, "k"), sealed)
@@ -104,6 +108,19 @@ async def test_one_that_is_refused_becomes_a_dead_letter_and_its_source_is_told(
 
     assert failed.reason == "ODD: never"
     assert [letter.reason for letter in letters] == ["ODD: never"]
+
+
+async def test_one_that_always_fails_is_given_up_after_as_many_attempts_as_any() -> None:
+    async with running(asker=Asker, doubler=(Doubler, ALL_BUSY)) as kit:
+        Doubler.seen = []
+        await send(kit, Double(n=1, fail=10**6))
+        failed = await kit.event(TOPIC, RunFailed, timeout=30)
+        await kit.settled()
+        letters = await kit.dead_letters()
+
+    assert (failed.reason, failed.attempts) == ("busy", 2)
+    assert [(letter.reason, letter.attempts) for letter in letters] == [("busy", 2)]
+    assert len(Doubler.seen) == 2
 
 
 async def test_without_a_source_the_job_is_done_all_the_same() -> None:
