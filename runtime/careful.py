@@ -16,7 +16,7 @@ from runtime.kv import Bucket
 from runtime.marker import BUCKET, PAUSE
 from runtime.pull import Delivery
 from runtime.system import System
-from schemas.envelope import encode
+from schemas.envelope import UNREADABLE, encode
 from schemas.suspects import SUSPECTS, Suspects
 
 log = structlog.get_logger()
@@ -182,6 +182,6 @@ class Careful:
             return Suspects(stream=""), 0
         try:
             return _decode(stored.data), stored.seq
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             log.warning("suspects_unreadable", consumer=self._consumer, error=str(error))
             return Suspects(stream=""), stored.seq

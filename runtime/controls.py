@@ -18,6 +18,7 @@ from runtime.record import decode_record
 from schemas import subjects
 from schemas.base import Address, token
 from schemas.control import PREFIX, Control
+from schemas.envelope import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Controls:
                 self._since[key] = time.monotonic()
             try:
                 said[key] = _decode(stored.data)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 log.error("control_unreadable", control=key, error=str(error))
         self._revisions = {key: stored.seq for key, stored in found.items()}
         self._since = {key: self._since[key] for key in found}
@@ -147,7 +148,7 @@ async def is_done(bus: Bus, control: Control, stored: Stored | None) -> bool:
         return control.kill is None and not control.skips
     try:
         record = decode_record(stored.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return False
     if record.stream != bus.created:
         return False

@@ -20,7 +20,7 @@ from runtime.turn import DAY, DEAD_TTL, MOST_BYTES, ROLLUP, run_ttl
 from schemas import subjects
 from schemas.base import token
 from schemas.deployment import Deployment
-from schemas.envelope import Envelope, decode_any, encode, seal
+from schemas.envelope import UNREADABLE, Envelope, decode_any, encode, seal
 from schemas.record import DeadLetter, RunRecord, Settled
 
 SETTLED_TTL = DEAD_TTL + DAY
@@ -31,7 +31,6 @@ Deployments = Mapping[str, Deployment]
 
 _decode_run = msgspec.json.Decoder(RunRecord).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Letter:

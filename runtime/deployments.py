@@ -14,6 +14,7 @@ from runtime.bus import Bus
 from runtime.errors import ConfigError, Conflict, Unknown
 from runtime.kv import Bucket
 from schemas.deployment import Deployment, Entry, Roster
+from schemas.envelope import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -116,7 +117,7 @@ def _as_stored(deployment: Deployment) -> Deployment:
 def _read(data: bytes) -> Roster:
     try:
         return _decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"what is deployed cannot be read ({error}): bucket {BUCKET!r}, key {KEY!r} was"
             " written by another version, or by hand; put an earlier value back"

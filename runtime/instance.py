@@ -28,7 +28,7 @@ from runtime.turn import MOST_EFFECTS, TURN_BYTES, Effects, Turn, dead_letter
 from schemas import subjects
 from schemas.base import Address, token
 from schemas.control import Control
-from schemas.envelope import Envelope, encode
+from schemas.envelope import UNREADABLE, Envelope, encode
 from schemas.record import NOTHING, Answer, Record, Refusal, Replied
 
 log = structlog.get_logger()
@@ -76,8 +76,8 @@ class Instance:
         self._given: list[Replied] = []
         self._alone = False
         """The next message is a turn of its own: one of several could not be stored."""
-        self._doomed = ""
-        """Why the next message is buried without being tried again."""
+        self._doomed = (0, "")
+        """Which message is buried without being tried again, and why."""
 
     def push(self, delivery: Delivery) -> None:
         """Take a message; it is applied after those that came before it."""
@@ -168,7 +168,7 @@ class Instance:
             except (Denied, ValueError, TypeError) as error:
                 await self._blame(error, fresh)
                 return
-            self._alone, self._doomed = False, ""
+            self._alone, self._doomed = False, (0, "")
         for one in applied:
             self._finish(one)
         if failure is not None:
@@ -184,7 +184,7 @@ class Instance:
             self._alone = True
             return
         if self._patience.is_over(fresh[0].delivery.seq):
-            self._doomed = f"what it sends cannot be stored: {error}"
+            self._doomed = (fresh[0].delivery.seq, f"what it sends cannot be stored: {error}")
         await self._patience.back_off(self.address, error)
 
     async def _load(self) -> Record:
@@ -197,7 +197,7 @@ class Instance:
             self._version, self._size = stored.seq, len(stored.data)
             try:
                 self._record = read_record(stored.data, self.system.bus)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 if self._control is None or self._control.kill is None:
                     raise StateUndecodable(f"{self.address}: record: {error}") from None
                 self._record = new_record(self._token, self.system.bus)
@@ -247,14 +247,14 @@ class Instance:
         if delivery.ended:
             reason = f"{delivery.ended} hosts in a row ended, or stood still, while they handled it"
             return self._bury(delivery, effects, reason, delivery.ended), data
-        if self._doomed:
-            return self._bury(delivery, effects, self._doomed, ATTEMPTS), data
+        if delivery.seq == self._doomed[0]:
+            return self._bury(delivery, effects, self._doomed[1], ATTEMPTS), data
         if self._control and (reason := self._control.sentence(delivery.seq)):
             return self._bury(delivery, effects, reason, self._patience.tried(delivery.seq)), data
         try:
             envelope = self.kind.cls.decode_mail(delivery.packet.data)
             self._check_key(envelope)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             return self._bury(delivery, effects, f"unreadable: {clip(error, 500)}", 1), data
         one = Applied(delivery, "applied")
         one.reply_to, one.bodyhash, one.type = envelope.replyto, envelope.bodyhash, envelope.type
@@ -310,7 +310,7 @@ class Instance:
         actor = self.kind.cls(self.kind.options)
         try:
             actor.state = self.kind.decode_state(data) if data else self.kind.new_state()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise StateUndecodable(f"{self.address}: state: {error}") from None
         return actor
 
@@ -326,7 +326,7 @@ class Instance:
         one = Applied(delivery, "seen")
         try:
             envelope = self.kind.cls.decode_mail(delivery.packet.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return one
         if envelope.replyto and (found := find_reply(record.replies, envelope.id)):
             one.reply_to, one.answer = envelope.replyto, found.answer
@@ -339,7 +339,7 @@ class Instance:
         one = Applied(delivery, "dead")
         try:
             envelope = msgspec.json.decode(packet.data, type=Envelope[msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return one
         one.reply_to, one.type = envelope.replyto, envelope.type
         detail = "the request could not be handled and was kept as a dead letter"

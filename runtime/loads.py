@@ -12,6 +12,7 @@ from runtime.record import read_record
 from schemas import subjects
 from schemas.control import Control
 from schemas.deployment import Deployment
+from schemas.envelope import UNREADABLE
 from schemas.record import Record
 
 
@@ -100,7 +101,7 @@ async def record_of(bus: Bus, actor: str, key: str) -> tuple[Stored | None, Reco
     stored = await bus.last(subjects.state(actor, key))
     try:
         return stored, read_record(stored.data, bus) if stored else None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return stored, None
 
 

@@ -15,7 +15,7 @@ from runtime.bus import Bus
 from runtime.errors import BusFault
 from runtime.kv import Bucket
 from schemas.base import token
-from schemas.envelope import encode
+from schemas.envelope import UNREADABLE, encode
 from schemas.suspects import MARK, Mark
 
 log = structlog.get_logger()
@@ -73,7 +73,7 @@ class Marker:
         stored = await self._nodes.get(MARK + token(incarnation))
         try:
             return _decode(stored.data) if stored else None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             log.warning("mark_unreadable", host=incarnation, error=str(error))
             return None
 

@@ -14,6 +14,7 @@ from runtime.errors import BusFault
 from runtime.heartbeat import BUCKET, EVERY, TTL
 from runtime.kv import Bucket
 from schemas.base import token
+from schemas.envelope import UNREADABLE
 from schemas.node import PREFIX, Node
 
 log = structlog.get_logger()
@@ -110,7 +111,7 @@ class Neighbours:
     def _hear_other(self, key: str, value: bytes) -> None:
         try:
             node = _decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             log.warning("heartbeat_unreadable", key=key, error=str(error))
             return
         before = self._nodes.get(key)
@@ -133,7 +134,7 @@ class Neighbours:
             return
         try:
             process = _decode(value).pid
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return
         if process != self._process:
             self._namesake = True

@@ -21,7 +21,7 @@ from runtime.terminal.overview import read_nodes
 from runtime.terminal.shown import ago
 from schemas import subjects
 from schemas.deployment import Entry
-from schemas.envelope import decode_any
+from schemas.envelope import UNREADABLE, decode_any
 from schemas.node import Node
 from schemas.record import Alarm
 
@@ -107,7 +107,7 @@ class Vigil:
         for stored in await self._bus.read_all(subjects.event(ALARMS), after=seq):
             try:
                 told = msgspec.json.decode(decode_any(stored.data).data, type=Alarm)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 continue
             if (told.what, told.actor, told.seq) == (what, who, seq):
                 return True

@@ -26,7 +26,7 @@ from runtime.turn import MOST_REASON, dead_letter
 from schemas import subjects
 from schemas.base import Message
 from schemas.deployment import Deployment
-from schemas.envelope import Envelope
+from schemas.envelope import UNREADABLE, Envelope
 from schemas.record import Delta, RunFailed
 
 log = structlog.get_logger()
@@ -225,7 +225,7 @@ class Pool:
     async def _do(self, delivery: Delivery) -> None:
         try:
             envelope = self.cls.decode_job(delivery.packet.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             await self._bury_unread(delivery, f"unreadable: {clip(error, 500)}")
             return
         if reason := find_unfit(envelope):
@@ -383,7 +383,7 @@ class Pool:
         )
         try:
             run = msgspec.json.decode(delivery.packet.data, type=Envelope[msgspec.Raw]).runid
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             run = ""
         try:
             await self.system.committer.submit([letter], letter.subject)

@@ -15,6 +15,8 @@ Data = TypeVar("Data")
 JSON = "application/json"
 VERSION = "1.0"
 """Of CloudEvents."""
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that mean nothing: the first alone is not all."""
 
 
 class Envelope(msgspec.Struct, Generic[Data], frozen=True, kw_only=True, omit_defaults=True):

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from runtime.actor import Actor
-from runtime.dead import UNREADABLE, Letter
+from runtime.dead import Letter
 from runtime.errors import ConfigError, NotPossible
 from runtime.system import load_class
 from schemas.base import token
 from schemas.deployment import Deployment
-from schemas.envelope import decode_any
+from schemas.envelope import UNREADABLE, decode_any
 
 
 def pretty(body: bytes) -> str:
