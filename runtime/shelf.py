@@ -13,6 +13,7 @@ import structlog
 from runtime.bus import Stored
 from runtime.packet import Packet
 from runtime.pull import Delivery
+from runtime.recall import Recall
 from runtime.turn import Effects
 from schemas import subjects
 from schemas.control import Control, Kill
@@ -49,6 +50,7 @@ class Shelf:
         # A cycle would outlive the instance: hosts count references, and hardly search for more.
         self._one: Instance = weakref.proxy(instance)
         self._mail = subjects.stored_mail(instance.kind.name, key)
+        self._recalls = Recall(instance.system, instance.kind.name, key)
         self.recalled = 0
         """How many of what waits, from the front, were read back from the stream."""
         self.called = False
@@ -70,7 +72,9 @@ class Shelf:
         if self.recalled:
             return True
         self.called = bool(record.parked)
-        if record.parked and not await self._recall(record, record.parked):
+        if not record.parked:
+            await self._recalls.end()
+        elif not await self._recall(record, record.parked):
             # All of it is gone: its time was over.
             await self._store(record, done=max(record.done, record.parked), parked=0)
             return False
@@ -83,6 +87,10 @@ class Shelf:
         if not page and (first := await bus.at(record.done + 1, self._mail)):
             page = [first]  # a replica may be behind; the leader is not
         found = [Recalled(stored) for stored in page if stored.seq <= upto]
+        if found:
+            await self._recalls.begin()
+        for one in found:
+            self._recalls.examine(one)
         self._one.waiting.extendleft(reversed(found))
         self.recalled = len(found)
         return bool(found)

@@ -6,6 +6,8 @@ SUSPECTS = "careful."
 """Prefix of a shard's `Suspects`; its consumer follows."""
 MARK = "mark."
 """Prefix of a host's `Mark`; the token of its incarnation follows."""
+RECALL = "recall."
+"""Prefix of a key's `Recalling`; its actor and its token follow."""
 
 
 class Suspects(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -27,3 +29,15 @@ class Mark(msgspec.Struct, kw_only=True, frozen=True):
 
     consumer: str
     seq: int
+
+
+class Recalling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who catches up with what was put aside for a key, and who was lost over the message at `seq`.
+
+    `owner` and `hosts` are incarnations; `stream` is when the stream was created.
+    """
+
+    stream: str
+    owner: str
+    seq: int = 0
+    hosts: list[str] = []

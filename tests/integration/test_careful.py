@@ -8,8 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from runtime.bus import Bus, expiry, new_id
+from runtime.controls import change_control
+from runtime.record import decode_record
 from runtime.store.server import EmbeddedServer
 from schemas import subjects
 from schemas.base import Address, Message, token
@@ -257,6 +260,30 @@ async def test_a_job_without_a_run_that_ends_its_host_is_given_up_too(site: Site
     assert [one.reason for one in dead] == ["3 hosts ended while they did it"]
     assert site.runs()["job k 0"] == 3
     assert (await site.state("a")).failed == ["3 hosts ended while they did it"]
+
+
+async def test_one_put_aside_while_its_key_was_paused_is_found_as_well(site: Site) -> None:
+    await site.tell("a", End(how="exit"), Note(n=1))
+    address = Address("keeper", "a")
+    await change_control(site.bus, address, lambda one: replace(one, paused=True, by="me"))
+    await site.run_host()
+    await site.run_host()
+
+    async def put_aside() -> bool:
+        stored = await site.bus.last(subjects.state("keeper", "a"))
+        return stored is not None and decode_record(stored.data).parked > 0
+
+    await until_known(put_aside, PATIENCE)
+    await change_control(site.bus, address, lambda one: replace(one, paused=False))
+    dead = await site.one_dead()
+
+    async def heard() -> bool:
+        return (await site.state("a")).notes == [1]
+
+    await until_known(heard, PATIENCE)
+
+    assert len(dead) == 1
+    assert site.runs()["exit a 0"] <= 3
 
 
 async def begun(site: Site, what: str, times: int) -> None:
