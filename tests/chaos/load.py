@@ -124,6 +124,8 @@ class Load:
                 self._history.doubt(operation)
                 if not patient:
                     return
+                # In a cluster this may be said at once, while the first copy is being stored.
+                await asyncio.sleep(TRY_AGAIN)
             else:
                 self._confirmed += 1
                 self._history.end(operation, seq=ack.seq)
