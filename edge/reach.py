@@ -33,10 +33,10 @@ async def find_reach(bus: Bus, subject: str, cursor: int | None, ttl: timedelta)
     Where the time of a cursor cannot be told any more, something may be missing, and that is
     what is said. Raises BusFault if the stream cannot be asked.
     """
-    last = await _find_end(bus, cursor or 0)
+    begins, last = await _find_ends(bus, cursor or 0)
     if cursor is None or cursor in (0, last):
         return Reach(last)
-    if cursor > last:
+    if cursor > last or cursor < begins - 1:
         return Reach(last, AHEAD)
     horizon = datetime.now(UTC) - ttl
     if _time(bus.created) > horizon:
@@ -49,21 +49,22 @@ async def find_reach(bus: Bus, subject: str, cursor: int | None, ttl: timedelta)
     return Reach(last, EXPIRED)
 
 
-async def _find_end(bus: Bus, cursor: int) -> int:
-    """The stream's last sequence.
+async def _find_ends(bus: Bus, cursor: int) -> tuple[int, int]:
+    """The sequence the stream began with, more than 1 if it replaced a lost one, and its last.
 
     In a cluster somebody may answer who does not know yet that it leads no more, or who leads
     since a moment and has not caught up: an end before the cursor is not believed at once.
     """
     for pause in (STALE_WAIT,) * STALE_TRIES if bus.replicas > 1 else ():
-        if (last := await _last_seq(bus)) >= cursor:
-            return last
+        if (ends := await _ends(bus))[1] >= cursor:
+            return ends
         await asyncio.sleep(pause)
-    return await _last_seq(bus)
+    return await _ends(bus)
 
 
-async def _last_seq(bus: Bus) -> int:
-    return int((await bus.api(f"STREAM.INFO.{bus.stream}"))["state"]["last_seq"])
+async def _ends(bus: Bus) -> tuple[int, int]:
+    info = await bus.api(f"STREAM.INFO.{bus.stream}")
+    return int(info["config"].get("first_seq") or 1), int(info["state"]["last_seq"])
 
 
 async def _stored_before(bus: Bus, cursor: int, horizon: datetime) -> bool:

@@ -15,6 +15,7 @@ from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.store.server import PortTaken
 from runtime.terminal import commands, operations, rollout, workbench
+from runtime.terminal.shown import harmless
 from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL
 
 DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
@@ -55,7 +56,7 @@ def run(arguments: list[str]) -> int:
         return _loop(given.command(config, given))
     except RuntimeFault as error:
         for line in str(error).splitlines():
-            print(f"callboard: {line}", file=sys.stderr)
+            print(f"callboard: {harmless(line)}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
     except KeyboardInterrupt:
         return 130

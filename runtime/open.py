@@ -138,7 +138,8 @@ async def _look(bus: Bus, marks: MarkFile | None, *, serves: bool, thorough: boo
         if serves:
             raise
         # Creating what is missing would hide that it is, or destroy what is left of it.
-        log.warning("data_missing", found=str(missing))
+        # As an error, so that commands show it too: runtime/cli.py.
+        log.error("data_missing", found=str(missing))
         await learn_incarnation(bus)
         return
     await ensure_streams(bus, replicas=bus.replicas)

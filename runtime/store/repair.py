@@ -18,7 +18,6 @@ from runtime.errors import DataMissing, Denied
 from runtime.store.inspection import Found, inspect, reached
 from runtime.store.marks import WATCHED, Kept, Mark, MarkFile, replace_mark
 from runtime.streams import (
-    INCARNATION,
     create_stream,
     described,
     ensure_streams,
@@ -92,9 +91,11 @@ async def _create(bus: Bus, wanted: dict[str, Any], mark: Mark | None, store: Pa
     if aside:
         log.warning("store_copied_aside", stream=name, to=str(aside))
     if mark:
-        # Its sequences begin anew, so it must not pass for the one it was.
-        config = {**info["config"], "metadata": {INCARNATION: new_incarnation()}}
-        await bus.api(f"STREAM.UPDATE.{name}", config)
+        # It must not pass for the one it was, nor give its sequences to other messages. Not at
+        # once: a server that still finds messages would drop those before `first_seq`.
+        await bus.api(f"STREAM.DELETE.{name}")
+        later = {**wanted, "first_seq": mark.last_seq + UNNOTED + 1}
+        await create_stream(bus, later, new_incarnation())
 
 
 def _copy_aside(left: Path, store: Path) -> Path:

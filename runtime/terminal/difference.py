@@ -14,6 +14,8 @@ from schemas.deployment import Deployment
 HIDDEN = "***"
 LONGEST = 200
 _USERINFO = re.compile(r"://[^/@\s]+@")
+# In the query of an address, and among the arguments of a program.
+_NAMED = re.compile(r"(^|[?&;\s])([^=?&;\s]+)=([^&;\s]+)")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 Deployments = Mapping[str, Deployment]
@@ -109,11 +111,24 @@ def _flatten(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, _Fi
 
 
 def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NAMED.sub(_hide, value)
     if isinstance(value, list):
-        return [_without_secrets(each) for each in value]
+        words = zip([None, *value], value, strict=False)
+        return [HIDDEN if _announces(word) else _without_secrets(each) for word, each in words]
     if isinstance(value, dict):
         return {k: HIDDEN if is_secret(k) else _without_secrets(v) for k, v in value.items()}
     return value
+
+
+def _hide(named: re.Match[str]) -> str:
+    before, name, _ = named.groups()
+    return f"{before}{name}={HIDDEN}" if is_secret(name) else named[0]
+
+
+def _announces(word: Any) -> bool:
+    """Whether an argument says that the next one is a secret: `--token`."""
+    return isinstance(word, str) and word.startswith("-") and "=" not in word and is_secret(word)
 
 
 def _show(value: Any) -> str:

@@ -22,7 +22,9 @@ from schemas.deployment import Deployment
 
 OTHER_TABLES = tuple(name for name in Config.__struct_fields__ if name != "actor")
 ONLY_FOR_JOBS = ("concurrency", "deadline", "attempts")
-SECRET = re.compile("secret|key|token|password|passwd|credential")
+SECRET = re.compile(
+    "secret|key|token|password|passwd|passphrase|credential|authorization|bearer|cookie|signature"
+)
 """Names of options whose values are not shown, unless they only name a variable."""
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(ActorTable)}

@@ -142,7 +142,7 @@ async def _settle_each(bus: Bus, given: argparse.Namespace, settle: Settle) -> i
         try:
             done = await settle(bus, letter)
         except NotPossible as fault:
-            print(f"callboard: {fault}", file=sys.stderr)
+            print(f"callboard: {harmless(str(fault))}", file=sys.stderr)
             status = 1
             continue
         _say(letter, done)
@@ -165,7 +165,7 @@ async def _try_out(bus: Bus, given: argparse.Namespace) -> int:
             dead.addressee(letter, deployments)
             print(f"letter {letter.seq}: would go to {harmless(letter.address)} again")
         except NotPossible as fault:
-            print(f"callboard: {fault}", file=sys.stderr)
+            print(f"callboard: {harmless(str(fault))}", file=sys.stderr)
             status = 1
     return status
 

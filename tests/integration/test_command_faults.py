@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime import cli
 from runtime.bus import Bus
 from runtime.config import NatsTable
+from runtime.errors import NotPossible
 from runtime.open import open_bus
 from runtime.store.server import EmbeddedServer
 from tests.integration.brokers import broker
@@ -231,6 +233,30 @@ async def url(own_server: EmbeddedServer) -> str:
     bus = await open_bus(NatsTable(url=own_server.url))
     await bus.link.close()
     return own_server.url
+
+
+async def test_in_a_store_that_lacks_a_stream_they_say_which_and_what_can_be_done(
+    tmp_path: Path, url: str, own_bus: Bus
+) -> None:
+    await own_bus.api("STREAM.DELETE.BUS")
+    ended = {name: await run(name, tmp_path, "--nats", url) for name in ("actors", "dead list")}
+
+    for each in ended.values():
+        assert each.code == 1
+        assert "the stream BUS is not there any more" in each.err
+        assert "--accept-data-loss" in each.err
+
+
+def test_what_a_terminal_would_obey_is_not_said_back_to_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise NotPossible("--remove \x1b[31m: no such actor is deployed")
+
+    monkeypatch.setattr(cli, "load", refuse)
+
+    assert cli.run(["actors"]) == 1
+    assert capsys.readouterr().err == "callboard: --remove \\x1b[31m: no such actor is deployed\n"
 
 
 @pytest.mark.parametrize("name", ["actors", "doctor", "tail"])

@@ -57,7 +57,20 @@ def test_what_changed_is_shown_field_by_field() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["secret", "api_key", "apiKey", "TOKEN", "auth_token", "password", "db_passwd", "credentials"],
+    [
+        "secret",
+        "api_key",
+        "apiKey",
+        "TOKEN",
+        "auth_token",
+        "password",
+        "db_passwd",
+        "credentials",
+        "Authorization",
+        "Cookie",
+        "X-Signature",
+        "passphrase",
+    ],
 )
 def test_secrets_are_not_shown_but_that_they_changed_is(name: str) -> None:
     before = one("a", options={name: "s3cr3t-old", "list": [{name: "s3cr3t-old"}]})
@@ -74,6 +87,23 @@ def test_where_a_secret_is_may_be_shown_and_logins_in_addresses_may_not() -> Non
 
     assert '    options.token_env: "NAME"' in said
     assert '    options.url: "http://***@host/"' in said
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://host/?user=ada&api_key=s3cr3t",
+        "https://host/?token=s3cr3t&user=ada",
+        ["program", "--user=ada", "--password=s3cr3t"],
+        ["program", "--token", "s3cr3t", "--user=ada"],
+    ],
+)
+def test_secrets_within_addresses_and_arguments_are_not_shown(value: object) -> None:
+    said = "\n".join(lines([], [one("a", options={"x": value})]))
+
+    assert "s3cr3t" not in said
+    assert "***" in said
+    assert "user=ada" in said
 
 
 def test_what_a_terminal_would_obey_is_not_sent_to_it() -> None:

@@ -14,15 +14,17 @@ from runtime.connection import Connection
 class Nodes(Bus):
     """A stream whose end is told by one node after another."""
 
-    def __init__(self, *ends: int, replicas: int) -> None:
+    def __init__(self, *ends: int, replicas: int, begins: int = 0) -> None:
         super().__init__(Connection(["nats://127.0.0.1:1"]))
         self.created = "2999-01-01T00:00:00Z"
         self.replicas = replicas
         self._ends = list(ends)
+        # The server leaves out what is zero.
+        self._config = {"first_seq": begins} if begins else {}
 
     async def api(self, name: str, request: Any = None, *, timeout: float = 5) -> dict[str, Any]:
         end = self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
-        return {"state": {"last_seq": end}}
+        return {"config": self._config, "state": {"last_seq": end}}
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +49,12 @@ async def test_where_there_is_one_server_its_word_is_enough() -> None:
     found = await find_reach(Nodes(7, 12, replicas=1), "event.t.a", 10, EVENT_TTL)
 
     assert found.reason == AHEAD
+
+
+@pytest.mark.parametrize(("cursor", "reason"), [(50, AHEAD), (99, AHEAD), (100, ""), (110, "")])
+async def test_a_cursor_before_the_first_of_a_log_is_of_the_one_it_replaced(
+    cursor: int, reason: str
+) -> None:
+    nodes = Nodes(120, replicas=1, begins=101)
+
+    assert (await find_reach(nodes, "event.t.a", cursor, EVENT_TTL)).reason == reason
