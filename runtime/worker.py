@@ -89,8 +89,8 @@ class Pool:
         """Take jobs, from consumers that are there."""
         await self.worker.on_start()
         self._pulls, self._waits = self._make_pulls(), self._make_pulls()
-        loops = (self._fill(), self._keep())
-        self._tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
+        for loop in (self._fill(), self._keep(), self._look()):
+            self._tasks.append(asyncio.create_task(self._guard(loop)))
 
     def _make_pulls(self) -> list[SharedPull]:
         return [
@@ -209,16 +209,22 @@ class Pool:
             log.error("job_lost_its_way", actor=self.deployment.name, exc_info=error)
 
     async def _keep(self) -> None:
-        """Say for every running job that it is still being done; end those that were stopped."""
+        """Say for every running job that it is still being done."""
         while True:
             await asyncio.sleep(HEARTBEAT)
             for delivery in self.running.values():
                 delivery.in_progress()
-            for task, attempt in list(self._attempts.items()):
-                with contextlib.suppress(BusFault):
-                    if not await attempt.holds() and not task.done():
-                        attempt.lost = True
-                        task.cancel()
+
+    async def _look(self) -> None:
+        """End the jobs whose runs were stopped. Apart, for a slow server must not delay `_keep`."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            await asyncio.gather(*(self._check(*one) for one in list(self._attempts.items())))
+
+    async def _check(self, task: asyncio.Task[None], attempt: Attempt) -> None:
+        with contextlib.suppress(BusFault):
+            if not await attempt.holds():
+                attempt.lost = task.cancel()
 
     # -- doing -----------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from runtime.turn import DAY
 log = structlog.get_logger()
 
 NO_CURE = (
-    "That cannot be mended by giving it up: restore the store from a backup; docs/operations.md"
+    "That cannot be mended by giving it up: restore the store from a backup; docs/durability.md"
     " says what else there is"
 )
 UNNOTED = 100_000
