@@ -223,8 +223,7 @@ class Pool:
 
     async def _check(self, task: asyncio.Task[None], attempt: Attempt) -> None:
         with contextlib.suppress(BusFault):
-            if not await attempt.holds():
-                attempt.lost = task.cancel()
+            attempt.lost = not await attempt.holds() and task.cancel()
 
     # -- doing -----------------------------------------------------------------------------
 
