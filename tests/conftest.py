@@ -2,9 +2,14 @@
 
 import os
 import shutil
+import signal
 import sysconfig
 
 import pytest
+
+# Whoever runs us in the background may have SIGINT ignored, and commands would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
