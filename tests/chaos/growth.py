@@ -43,11 +43,13 @@ class Life:
             return "did not live long enough"
         warm = int(len(self.times) * WARM_AFTER)
         times = [at - self.times[0] for at in self.times]
+        half = len(times) // 2
         slope = slope_of(times[warm:], self.memory[warm:]) * 60
+        late = slope_of(times[half:], self.memory[half:]) * 60
         return (
             f"{self.memory[0]:.1f} MB, after {times[warm]:.0f} s {self.memory[warm]:.1f},"
             f" after {times[-1]:.0f} s {self.memory[-1]:.1f} (most {max(self.memory):.1f}),"
-            f" {slope:+.2f} MB/min; files {self.files[warm]} to {self.files[-1]}"
+            f" {slope:+.2f} MB/min, in the later half {late:+.2f}; files {self.files[warm]} to {self.files[-1]}"
         )
 
 
