@@ -170,7 +170,7 @@ class Attempt:
 
     def answer(self, result: Message) -> list[Outgoing]:
         """The message that brings a result to whoever started the job, if that is an actor."""
-        actor, _, key = self.envelope.source.partition("/")
+        actor, _, key = (self.envelope.resultto or self.envelope.source).partition("/")
         if not ACTOR_NAME.fullmatch(actor):
             return []
         to = Address(actor, key)

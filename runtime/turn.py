@@ -205,8 +205,9 @@ class Turn:
         priority: int = 1,
         topic: Topic | None = None,
         expires: datetime | None = None,
+        answer_to: Address | None = None,
     ) -> str:
-        """Start a job; returns its run. The result comes back as a message.
+        """Start a job; returns its run. The result comes back as a message, or to `answer_to`.
 
         `priority` is 0 (first), 1 or 2. `topic` is where its deltas are heard. Past `expires`
         it is not done any more, and `RunFailed` comes back.
@@ -221,7 +222,12 @@ class Turn:
         headers = {**expect(0), **expiry(run_ttl(target))}
         self._send(subjects.run(run), encode(record), headers)
         sealed = self._seal(
-            job, worker.key, runid=run, topic=str(topic) if topic else "", expires=expires
+            job,
+            worker.key,
+            runid=run,
+            topic=str(topic) if topic else "",
+            expires=expires,
+            resultto=str(answer_to) if answer_to else "",
         )
         subject = subjects.work(worker.actor, priority, worker.key)
         self._send(subject, sealed, expiry(target.mail_ttl))

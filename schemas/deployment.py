@@ -29,6 +29,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lifetime: timedelta = timedelta(days=30)
     deadline: timedelta = timedelta(minutes=10)
     attempts: int = 5
+    handles: tuple[str, ...] = ()
+    """The messages its class handles, by their names on the wire; found when it is deployed."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

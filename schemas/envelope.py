@@ -52,6 +52,8 @@ class Envelope(msgspec.Struct, Generic[Data], frozen=True, kw_only=True, omit_de
     """The try of that run, from 1."""
     number: int = 0
     """Of a delta within its attempt, from 1; followers drop what is not newer."""
+    resultto: str = ""
+    """The address that a job's result goes to, if not to whoever started it."""
     topic: str = ""
     """Where a job is to be heard: `kind/id`; empty if nobody listens."""
     expires: datetime | None = None

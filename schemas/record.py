@@ -120,9 +120,17 @@ class RunSuperseded(Message, tag="run.superseded"):
 
 
 class Delta(Message, tag="run.delta"):
-    """A piece of what an attempt is saying; pieces are numbered from 1 per attempt."""
+    """A piece of what an attempt is saying; pieces are numbered from 1 per attempt.
+
+    Of a `tool` call, `index` tells calls of one answer apart; the first piece of each has its
+    id (`call`) and `name`, and `text` is a piece of its arguments, which are JSON.
+    """
 
     text: str
+    kind: Literal["text", "reasoning", "tool"] = "text"
+    index: int = 0
+    call: str = ""
+    name: str = ""
     run: str = ""
     attempt: int = 0
     n: int = 0

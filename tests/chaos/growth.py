@@ -49,7 +49,8 @@ class Life:
         return (
             f"{self.memory[0]:.1f} MB, after {times[warm]:.0f} s {self.memory[warm]:.1f},"
             f" after {times[-1]:.0f} s {self.memory[-1]:.1f} (most {max(self.memory):.1f}),"
-            f" {slope:+.2f} MB/min, in the later half {late:+.2f}; files {self.files[warm]} to {self.files[-1]}"
+            f" {slope:+.2f} MB/min, in the later half {late:+.2f};"
+            f" files {self.files[warm]} to {self.files[-1]}"
         )
 
 

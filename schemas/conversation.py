@@ -1,0 +1,328 @@
+"""What is said to a conversation's session and to the batches of it, and what they tell.
+
+One request becomes a batch of tasks, each for one model. The session starts and stops their
+runs, because only it knows who may speak; the batch gathers what comes of them.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from schemas.base import Message, Request
+from schemas.model import FileRef, Finish, Outcome, Prompt, ToolCall, Usage, Utterance
+
+SESSION = "session"
+"""The type that keeps conversations, one instance each; its key is the conversation's id."""
+COMPLETION = "completion"
+"""The same for conversations of one request, which are soon forgotten."""
+
+BatchStatus = Literal["PENDING", "PROCESSING", "SUCCESS", "FAILED", "PARTIAL"]
+TaskStatus = Literal["PENDING", "PROCESSING", "SUCCESS", "FAILED"]
+STATUS_NUMBERS = {"PENDING": 0, "SUCCESS": 1, "FAILED": 2, "PROCESSING": 3, "PARTIAL": 4}
+"""As Async-Chat numbers them; PARTIAL is ours."""
+
+FINAL = ("SUCCESS", "FAILED", "PARTIAL")
+MOST_TASKS = 16
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a batch is done: `all` answered, the `first` good answer, a `quorum` of `n`, or all
+    and then the best of them as `judge` (an actor's name) says."""
+
+    kind: Literal["all", "first", "quorum", "judge"] = "all"
+    n: int = 1
+    judge: str = ""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One task: the actors that may do it, in order of preference, and what it is called.
+
+    `model` is the name its client used. `slot` tells tasks of the same model apart.
+    """
+
+    actors: tuple[str, ...]
+    model: str
+    slot: int = 0
+
+
+class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it was begun. Its id is the batch's, a dash and its number from 1."""
+
+    task: str
+    model: str
+    run: str
+
+
+# -- said to a session ---------------------------------------------------------------------
+
+
+class BatchOpened(Message, tag="session.batch_opened"):
+    """The batch is stored, and its runs with it."""
+
+    batch: str
+    conversation: str
+    tasks: tuple[OpenTask, ...]
+
+
+class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
+    """Say something to a conversation, for one or several models to answer.
+
+    `prompt` is what the models are given. `said` is what the conversation remembers of it: None
+    for a request that brings its whole context along and leaves nothing behind. `deadline` is
+    in seconds from now (0: as the batch's options say). Who asked is the envelope's principal.
+    Refused: 404 `model_not_found`, 422 `invalid_batch`, 409 `MANUAL_IN_PROGRESS`.
+    """
+
+    tasks: tuple[Wanted, ...]
+    prompt: Prompt
+    said: Utterance | None = None
+    policy: Policy = Policy()
+    deadline: float = 0
+
+
+class Aborted(Message, tag="session.aborted"):
+    """The runs that were stopped by it; none if there was nothing to stop."""
+
+    runs: tuple[str, ...] = ()
+
+
+class Abort(Request[Aborted], tag="session.abort"):
+    """Stop one run, all of a batch, or (neither is named) all of the conversation."""
+
+    run: str = ""
+    batch: str = ""
+    reason: str = ""
+
+
+class RunWanted(Message, tag="session.run_wanted"):
+    """A batch wants (another) run for a task; it is told of it by a `RunOpened`."""
+
+    batch: str
+    task: str
+    actor: str
+    model: str
+    prompt: Prompt
+    slot: int = 0
+    candidates: tuple[str, ...] = ()
+    remember: bool = True
+    reason: str = ""
+
+
+class RunsOver(Message, tag="session.runs_over"):
+    """These runs have ended, or were stopped by their batch."""
+
+    runs: tuple[str, ...]
+
+
+# -- said to a batch -----------------------------------------------------------------------
+
+
+class StartBatch(Message, tag="batch.start"):
+    """Gather what comes of these tasks; their first runs are started already."""
+
+    conversation: str
+    tasks: tuple[OpenTask, ...]
+    wanted: tuple[Wanted, ...]
+    prompt: Prompt
+    said: Utterance | None = None
+    policy: Policy = Policy()
+    deadline: float = 0
+
+
+class RunOpened(Message, tag="batch.run_opened"):
+    """The run that a batch wanted; empty if it was refused, with the reason."""
+
+    task: str
+    run: str = ""
+    actor: str = ""
+    reason: str = ""
+
+
+class RunStopped(Message, tag="batch.run_stopped"):
+    """Somebody stopped a run: whoever may, for the reason given."""
+
+    task: str
+    run: str
+    reason: str
+
+
+class BatchOverdue(Message, tag="batch.overdue"):
+    """A batch's reminder: its deadline has come."""
+
+
+# -- kept ----------------------------------------------------------------------------------
+
+
+class LiveRun(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A run that may be speaking in a conversation."""
+
+    task: str
+    batch: str
+    actor: str
+    model: str
+    since: datetime | None = None
+
+
+class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A conversation. `marks` are the sequences of the last requests that were remembered: what
+    was said in answer to one, or with it, stands after it in the log."""
+
+    created: datetime | None = None
+    modified: datetime | None = None
+    title: str = ""
+    owner: str = ""
+    """The principal that said something first."""
+    live: dict[str, LiveRun] = {}
+    marks: list[int] = []
+    batches: int = 0
+
+
+class TaskState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A task of a batch: which actors have had it, and what came of it."""
+
+    wanted: Wanted
+    status: TaskStatus = "PENDING"
+    actor: str = ""
+    run: str = ""
+    tried: list[str] = []
+    outcome: Outcome | None = None
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    upstream: str = ""
+    code: str = ""
+    http_status: int = 0
+    reason: str = ""
+    excerpt: str = ""
+    retry_after: float = 0
+    finished: datetime | None = None
+
+
+class BatchState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A batch by its id. `after` is a sequence before which nothing of it was said; `winner` is
+    the task that its policy chose."""
+
+    conversation: str = ""
+    status: BatchStatus = "PENDING"
+    prompt: Prompt = Prompt()
+    said: Utterance | None = None
+    policy: Policy = Policy()
+    tasks: dict[str, TaskState] = {}
+    judge: TaskState | None = None
+    winner: str = ""
+    created: datetime | None = None
+    finished: datetime | None = None
+    after: int = 0
+    owner: str = ""
+
+
+# -- told on history/<conversation>: whole messages ------------------------------------------
+
+
+class MessageSaid(Message, tag="message.said"):
+    """What a person said (told on the conversation's topic too)."""
+
+    batch: str
+    message: Utterance
+    by: str = ""
+
+
+class MessageAnswered(Message, tag="message.answered"):
+    """What a model answered: stored in one commit with the end of its run.
+
+    `remembered` says whether later turns see it.
+    """
+
+    batch: str
+    task: str
+    run: str
+    attempt: int
+    model: str
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    files: tuple[FileRef, ...] = ()
+    outcome: Outcome = "answered"
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    upstream: str = ""
+    reason: str = ""
+    seconds: float = 0
+    remembered: bool = True
+
+
+# -- told on conversation/<conversation>, beside what its runs say -----------------------------
+
+
+class BatchBegan(Message, tag="batch.began"):
+    """A batch, and who answers it. After it come `run.started`, `run.delta`, …"""
+
+    batch: str
+    tasks: tuple[OpenTask, ...]
+
+
+class RunFinished(Message, tag="run.finished"):
+    """A run has said all it had to say: stored in one commit with its end."""
+
+    run: str
+    attempt: int
+    task: str
+    batch: str
+    model: str
+    outcome: Outcome = "answered"
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    upstream: str = ""
+    code: str = ""
+    status: int = 0
+    reason: str = ""
+
+
+class TaskMoved(Message, tag="task.moved"):
+    """A task has gone to another model or run; what the old run said is to be discarded."""
+
+    batch: str
+    task: str
+    run: str
+    model: str
+    reason: str = ""
+
+
+class TaskStopped(Message, tag="run.stopped"):
+    """A run was stopped: nothing of it comes after this."""
+
+    batch: str
+    task: str
+    run: str
+    reason: str = ""
+
+
+class TaskFinished(Message, tag="task.finished"):
+    """A task is done, one way or the other. `code` and `http_status` say why it failed."""
+
+    batch: str
+    task: str
+    run: str
+    model: str
+    status: TaskStatus
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    code: str = ""
+    http_status: int = 0
+    reason: str = ""
+    retry_after: float = 0
+
+
+class BatchFinished(Message, tag="batch.finished"):
+    """A batch is done; `winner` is the task that its policy chose, if it chooses."""
+
+    batch: str
+    status: BatchStatus
+    winner: str = ""
+    reason: str = ""
+
+
+ConversationEvent = (
+    MessageSaid | BatchBegan | RunFinished | TaskMoved | TaskStopped | TaskFinished | BatchFinished
+)
+"""Beside these, a conversation's topic has the runtime's RunStarted, RunSuperseded and Delta."""
