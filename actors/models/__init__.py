@@ -1,0 +1,1 @@
+"""Providers of models: what each of them speaks, brought onto one set of events."""

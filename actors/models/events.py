@@ -1,0 +1,118 @@
+"""What any provider's answer is made of, in the order it comes; and how one is asked for.
+
+An answer that does not end with `Ended` or `Refusal` is a failure, however it looks.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import httpx
+import msgspec
+
+from schemas.model import FileRef, Finish, Usage, Utterance
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The provider has begun; `id` is its own name for the answer, never used as a key."""
+
+    id: str = ""
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """A piece of the answer."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    """A piece of what the model thinks before and while it answers."""
+
+    text: str
+
+
+class ToolDelta(msgspec.Struct, frozen=True):
+    """A piece of a tool call: `call` (its id) and `name` come with the first of an `index`."""
+
+    index: int
+    text: str = ""
+    call: str = ""
+    name: str = ""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Tokens used so far; the last one counts."""
+
+    usage: Usage
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The provider said that the answer is whole."""
+
+    finish: Finish = "stop"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The provider will not answer, or not go on: `reason` in its own words."""
+
+    reason: str
+
+
+ProviderEvent: TypeAlias = (
+    Started | TextDelta | ReasoningDelta | ToolDelta | Counted | Ended | Refusal
+)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to connect, for the first piece of an answer, between pieces, for a write, for a
+    free connection."""
+
+    connect: float = 5.0
+    first: float = 300.0
+    idle: float = 60.0
+    write: float = 10.0
+    pool: float = 10.0
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where a provider is: its base URL, and the key for it, which is in no repr."""
+
+    url: str
+    key: str = field(default="", repr=False)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question to one upstream. `settings` are in the words of OpenAI's chat completions.
+
+    `load` returns the bytes of a file of ours. `extra` is what a deployment adds for its
+    provider, put into the request as it is.
+    """
+
+    client: httpx.AsyncClient
+    upstream: Upstream
+    model: str
+    messages: tuple[Utterance, ...]
+    load: Callable[[FileRef], Awaitable[bytes]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    conversation: str = ""
+    timeouts: Timeouts = Timeouts()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Adapter(Protocol):
+    """Speaks one provider's wire. Made once per worker, used by many calls at once."""
+
+    def stream(self, call: Call) -> AsyncIterator[ProviderEvent]:
+        """Ask, and yield what comes. Raises UpstreamFault for anything but a whole answer.
+
+        Closing the iterator ends the request.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        ...
