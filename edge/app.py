@@ -10,10 +10,13 @@ from starlette.routing import BaseRoute
 
 from edge.asking import TRANSLATIONS
 from edge.auth import Authentication, Authorization, Doorkeeper
+from edge.catalog import Catalog
+from edge.chat import Chat
 from edge.children import Children
 from edge.docs import documentation
 from edge.health import HealthCheck, own_version
 from edge.journal import Journal
+from edge.models import Listing
 from edge.observing import Observing
 from edge.openapi import describe, publish
 from edge.operation import Operation, routes
@@ -69,7 +72,8 @@ def build_app(
 
 
 def _operations(shared: Shared, doorkeeper: Doorkeeper) -> list[Operation]:
-    surfaces = (Relay(shared), Tasks(shared), Journal(shared), Children(shared))
+    relay = (Relay(shared), Tasks(shared), Journal(shared), Children(shared))
+    surfaces = (*relay, Listing(shared, Catalog(shared.deployed)), Chat())
     table = [operation for surface in surfaces for operation in surface.operations()]
     return [*table, *HealthCheck(shared, doorkeeper).operations()]
 

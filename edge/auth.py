@@ -23,8 +23,12 @@ from runtime.keys import PUBLIC_DEFAULT, Key
 SEND = "relay:send"
 READ = "relay:read"
 CALLBACK = "relay:callback"
+CHAT_SEND = "chat:send"
+CHAT_READ = "chat:read"
+READS = frozenset({READ, CHAT_READ})
 
 API = "/api/"
+CHAT = "/v1/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 READING = frozenset({"GET", "HEAD"})
 
@@ -93,7 +97,8 @@ class Doorkeeper:
     """Knows the keys, and admits those who have one.
 
     Reading may be open to everybody (`open_reads`), or to this machine (`local_reads`), which a
-    request is not from that says it was forwarded.
+    request is not from that says it was forwarded. As long as nobody has chosen a key, this
+    machine may also ask models, with any key: clients of OpenAI insist on sending one.
     """
 
     def __init__(
@@ -105,8 +110,10 @@ class Doorkeeper:
         lock_out: LockOut | None = None,
     ) -> None:
         self._keys = [(key.secret_hash, _principal_of(key)) for key in keys]
-        may_read = frozenset({READ}) if open_reads or local_reads else frozenset()
+        may_read = READS if open_reads or local_reads else frozenset[str]()
         self._anonymous = Principal("anonymous", "anonymous", may_read)
+        self._guest = replace(self._anonymous, scopes=may_read | {CHAT_SEND})
+        self._keyless = local_reads and all(known == _DEFAULT for known, _ in self._keys)
         self._local_only = local_reads and not open_reads
         self._local = local_reads
         self._lock_out = lock_out or LockOut()
@@ -119,18 +126,24 @@ class Doorkeeper:
         """
         secret = _read_secret(connection)
         if secret is None:
-            if self._local_only and connection.scope["method"] in READING:
-                _refuse_forwarded(connection, "reads without a key")
-            return self._anonymous
+            return self._admit_nobody(connection)
         address = connection.client.host if connection.client else ""
         self._lock_out.check(address)
         found = self._find(secret)
         if found is None:
+            if self._keyless and connection.scope["path"].startswith(CHAT):
+                return self._admit_nobody(connection)
             self._lock_out.count(address)
             raise unauthorized()
         if hashlib.sha256(secret).digest() == _DEFAULT:
             _refuse_forwarded(connection, "the relay's default key")
         return self._with_open_reads(found, connection)
+
+    def _admit_nobody(self, connection: HTTPConnection) -> Principal:
+        if self._local_only and connection.scope["method"] in READING:
+            _refuse_forwarded(connection, "reads without a key")
+        guest = self._keyless and not _forwarded_by(connection)
+        return self._guest if guest else self._anonymous
 
     def trusts(self, connection: HTTPConnection) -> bool:
         """Whether a request comes from this machine, or with a key."""
@@ -152,18 +165,17 @@ class Doorkeeper:
 
     def _with_open_reads(self, found: Principal, connection: HTTPConnection) -> Principal:
         """A key opens nothing less than having none does."""
-        if READ in found.scopes or READ not in self._anonymous.scopes:
+        opened = self._anonymous.scopes
+        if opened <= found.scopes or (self._local_only and _forwarded_by(connection)):
             return found
-        if self._local_only and _forwarded_by(connection):
-            return found
-        return replace(found, scopes=found.scopes | {READ})
+        return replace(found, scopes=found.scopes | opened)
 
 
 class Authentication:
     """Middleware: nobody gets further without having said who they are, where that is needed.
 
-    The principal is `request.state.principal`. Below `/api/` even a path that does not exist
-    is told only to who may ask.
+    The principal is `request.state.principal`. Below `/api/` and `/v1/` even a path that does not
+    exist is told only to who may ask.
     """
 
     def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
@@ -176,9 +188,9 @@ class Authentication:
             connection = HTTPConnection(scope)
             refuse_credentials(connection)
             _refuse_foreign_origin(connection)
-            if scope["path"].startswith(API):
+            if scope["path"].startswith((API, CHAT)):
                 principal = self._doorkeeper.admit(connection)
-                needed = READ if scope["method"] in SAFE else ""
+                needed = _least_scope(scope["path"], scope["method"])
                 if scope["method"] != "OPTIONS" and not principal.known:
                     _check(principal, needed)
                 connection.state.principal = principal
@@ -216,6 +228,13 @@ def stream_owner(request: Request) -> str | None:
 def unauthorized() -> Refusal:
     """The refusal of somebody who did not say who they are, or not truly."""
     return Refusal(401, "unauthorized", UNAUTHORIZED)
+
+
+def _least_scope(path: str, method: str) -> str:
+    """What somebody unknown needs to be told anything at all."""
+    if path.startswith(CHAT):
+        return CHAT_READ if method in SAFE else CHAT_SEND
+    return READ if method in SAFE else ""
 
 
 def _check(principal: Principal, scope: str) -> None:

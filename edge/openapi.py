@@ -21,6 +21,7 @@ Document: TypeAlias = dict[str, Any]
 
 PROBLEM_JSON = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
+FORM = "multipart/form-data"
 
 # Names of credentials are stable: a generated client has them in its own names.
 SECURITY_SCHEMES: Document = {
@@ -116,7 +117,7 @@ class Schemas:
 
 
 def _shapes(operation: Operation) -> list[Shape]:
-    shapes = [operation.error, operation.body, operation.stream_event]
+    shapes = [operation.error, operation.body, operation.form, operation.stream_event]
     shapes += [shape for shape in operation.answers.values() if not isinstance(shape, str)]
     shapes += [parameter.shape for _, parameter in _parameters(operation)]
     return [shape for shape in shapes if shape is not None]
@@ -131,8 +132,9 @@ def _operation(operation: Operation, schemas: Schemas) -> Document:
     parameters = [_parameter(p, place, schemas) for place, p in _parameters(operation)]
     if parameters:
         described["parameters"] = parameters
-    if operation.body is not None:
-        content = {JSON: {"schema": schemas[operation.body]}}
+    taken = {JSON: operation.body, FORM: operation.form}
+    content = {media: {"schema": schemas[s]} for media, s in taken.items() if s is not None}
+    if content:
         described["requestBody"] = {"required": True, "content": content}
     described["responses"] = _answers(operation, schemas)
     if operation.scope is not None:

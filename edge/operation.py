@@ -68,6 +68,7 @@ class Parameter:
 class Operation:
     """One method on one path: what answers it, who may use it and how it is described.
 
+    `body` is what it takes as JSON, `form` what it takes as a form; either or both.
     `answers` gives a shape for each status, or a sentence for one that has no body of its own:
     below 400 there is then no JSON body, from 400 on the body is an `error`. `media` is the type
     of the answers below 400. A `stream_event` means that the operation answers a stream of
@@ -87,6 +88,7 @@ class Operation:
     answers: Mapping[int, Shape]
     scope: str | None = None
     body: Shape = None
+    form: Shape = None
     query: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()
     variables: tuple[Parameter, ...] = ()
@@ -107,7 +109,7 @@ class Operation:
             raise ValueError(f"{self}: path {self.path!r} must start with '/'")
         if not self.summary.strip():
             raise ValueError(f"{self} needs a summary")
-        if self.method in READS and self.body is not None:
+        if self.method in READS and (self.body is not None or self.form is not None):
             raise ValueError(f"{self} cannot take a body")
         self._check_answers()
         self._check_variables()

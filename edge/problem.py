@@ -1,18 +1,18 @@
-"""How the edge says no: a refusal, its two shapes on the wire, and what becomes of exceptions.
+"""How the edge says no: a refusal, its shapes on the wire, and what becomes of exceptions.
 
-Shapes are chosen by path: problem+json (RFC 9457), or the relay's own below `/api/relay/`.
+Shapes are chosen by path: problem+json (RFC 9457), the relay's own, or OpenAI's for its clients.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import msgspec
 import structlog
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -49,6 +49,19 @@ CODES: Mapping[int, str] = MappingProxyType(
     }
 )
 OWN_MEMBERS = frozenset({"type", "title", "status", "code", "detail"})
+
+OPENAI_CODES: Mapping[str, str] = MappingProxyType(
+    {
+        "unauthorized": "invalid_api_key",
+        "not_found": "unknown_url",
+        "rate_limited": "rate_limit_exceeded",
+        "locked_out": "rate_limit_exceeded",
+        "too_many_waiting": "rate_limit_exceeded",
+        "too_many_streams": "rate_limit_exceeded",
+    }
+)
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+STEPS = re.compile(r"\.(\d+)(?=\.|$)")
 
 
 class Refusal(Exception):
@@ -110,12 +123,67 @@ def relay_error(refusal: Refusal) -> Response:
     return _response(refusal, body, "application/json")
 
 
-SHAPES: Mapping[str, Shape] = MappingProxyType({"/api/relay/": relay_error})
+def openai_error(refusal: Refusal) -> Response:
+    """Return a refusal as OpenAI's clients read it: `{"error": {message, type, param, code}}`.
+
+    They repeat a 409 by themselves unless they are told not to, and nothing is won by it here.
+    """
+    body = {
+        "error": {
+            "message": refusal.detail or refusal.title,
+            "type": _openai_type(refusal),
+            "param": refusal.members.get("param") or _first_field(refusal.members),
+            "code": OPENAI_CODES.get(refusal.code, refusal.code),
+        }
+    }
+    if refusal.status in {409, 422}:
+        refusal.headers.setdefault("x-should-retry", "false")
+    return _response(refusal, body, "application/json")
 
 
-def refused_at(path: str, refusal: Refusal) -> Response:
-    """Return a refusal in the shape of its path."""
-    return next((s for prefix, s in SHAPES.items() if path.startswith(prefix)), problem)(refusal)
+def _openai_type(refusal: Refusal) -> str:
+    if refusal.code == "insufficient_quota":
+        return "insufficient_quota"
+    if refusal.status == 429:
+        return "rate_limit_error"
+    return "server_error" if refusal.status >= 500 else "invalid_request_error"
+
+
+def _first_field(members: Mapping[str, Any]) -> str | None:
+    """The first field that is at fault, as `messages[0].content`."""
+    pointers = (str(fault.get("pointer", "")) for fault in members.get("errors", ()))
+    path = next((pointer for pointer in pointers if pointer), "").lstrip("/").replace("/", ".")
+    return STEPS.sub(r"[\1]", path) or None
+
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "/api/relay/": relay_error,
+        "/v1/audio/": openai_error,
+        "/v1/chat/": openai_error,
+        "/v1/completions": openai_error,
+        "/v1/embeddings": openai_error,
+        "/v1/images/": openai_error,
+        "/v1/models": openai_error,
+        "/v1/responses": openai_error,
+    }
+)
+
+
+def refused_at(path: str, refusal: Refusal, media: str = "") -> Response:
+    """Return a refusal in the shape of its path, for a request of that Content-Type."""
+    return _shape_at(path, media, SHAPES.items())(refusal)
+
+
+def _shape_at(path: str, media: str, shapes: Iterable[tuple[str, Shape]]) -> Shape:
+    shape = next((shape for prefix, shape in shapes if path.startswith(prefix)), problem)
+    # A form is never OpenAI's: whoever sends one to a path of theirs speaks our own protocol.
+    return problem if shape is openai_error and read_media(media) in FORMS else shape
+
+
+def read_media(content_type: str) -> str:
+    """Return the media type that a Content-Type names, without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 class Answers:
@@ -155,7 +223,8 @@ class Answers:
                 exc_info=fault,
             )
             refusal = Refusal(500, "internal_error", "the request failed; the log says why")
-        return self._shape(scope.get("path", ""))(refusal)
+        media = Headers(scope=scope).get("content-type", "") if "headers" in scope else ""
+        return _shape_at(scope.get("path", ""), media, self._shapes)(refusal)
 
     def refusal(self, fault: Exception) -> Refusal | None:
         """Return what an exception means to a client, None if nobody expected it."""
@@ -165,9 +234,6 @@ class Answers:
             if kind in self._translations:
                 return self._translations[kind](fault)
         return _from_starlette(fault) if isinstance(fault, HTTPException) else None
-
-    def _shape(self, path: str) -> Shape:
-        return next((shape for prefix, shape in self._shapes if path.startswith(prefix)), problem)
 
 
 class Answering:

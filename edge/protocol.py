@@ -367,10 +367,14 @@ class GuardedProtocol(HttpToolsProtocol):
         return cycle is not None and not self.cycle.response_complete
 
     def _written(self, refusal: Refusal) -> bytes:
-        response = refused_at(self._target, refusal)
+        headers = self.scope["headers"] if self._answering() else ()
+        media = next(
+            (value.decode("latin-1") for name, value in headers if name == b"content-type"), ""
+        )
+        response = refused_at(self._target, refusal, media)
         date = self.server_state.default_headers
-        headers = [*date, *response.raw_headers, (b"connection", b"close")]
-        lines = [b"%b: %b\r\n" % header for header in headers]
+        answered = [*date, *response.raw_headers, (b"connection", b"close")]
+        lines = [b"%b: %b\r\n" % header for header in answered]
         # RFC 9110 9.3.2: what answers a HEAD has no content.
         content = b"" if self._asked == "HEAD" else bytes(response.body)
         return b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", content))

@@ -31,15 +31,25 @@ class Deployed:
 
     async def find(self, name: str) -> Deployment | None:
         """Return what is deployed under a name. Raises BusFault."""
+        found = await self.all()
+        if name not in found:
+            found = await self.all(missed=True)
+        return found.get(name)
+
+    async def all(self, *, missed: bool = False) -> dict[str, Deployment]:
+        """Return all that is deployed, by name. Raises BusFault.
+
+        Whoever `missed` something in it has it read again, if that was not done just now.
+        """
         now = time.monotonic()
-        missed = name not in self._found and now >= self._read_at + LOOK_AGAIN_AFTER
-        if missed or now >= self._valid_until:
+        again = missed and now >= self._read_at + LOOK_AGAIN_AFTER
+        if again or now >= self._valid_until:
             before = self._changes
             self._found = await read_deployments(self._bus)
             self._read_at = time.monotonic()
             if before == self._changes:
                 self._valid_until = self._read_at + READ_AGAIN_AFTER
-        return self._found.get(name)
+        return self._found
 
     def close(self) -> None:
         """Look no more."""

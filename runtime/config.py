@@ -38,7 +38,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # Capitals only: a secret that was put where its variable's name belongs is seldom all of them.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
-RELAY_SCOPES = ("relay:send", "relay:read", "relay:callback")
+SCOPES = ("relay:send", "relay:read", "relay:callback", "chat:send", "chat:read")
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -65,7 +65,7 @@ class KeyTable(_Table):
 
     id: str
     secret_env: str
-    scopes: list[str] = msgspec.field(default_factory=lambda: list(RELAY_SCOPES))
+    scopes: list[str] = msgspec.field(default_factory=lambda: list(SCOPES))
     children: list[str] = []
     tier: Literal["user", "vip", "agent"] = "user"
 
@@ -298,8 +298,8 @@ def _check_key(key: KeyTable, place: Place, source: Source) -> None:
         raise source.fault((*place, "id"), f"{quote(key.id)}: {wanted}")
     source.at((*place, "secret_env"), _check_variable, key.secret_env)
     for scope in key.scopes:
-        if scope not in RELAY_SCOPES:
-            wanted = f"expected some of {', '.join(RELAY_SCOPES)}"
+        if scope not in SCOPES:
+            wanted = f"expected some of {', '.join(SCOPES)}"
             raise source.fault((*place, "scopes"), f"{quote(scope)}: {wanted}")
     if not key.scopes:
         raise source.fault((*place, "scopes"), "is empty: the key would open nothing")

@@ -9,6 +9,8 @@ from starlette.requests import HTTPConnection
 
 from edge.auth import (
     ADDRESSES,
+    CHAT_READ,
+    CHAT_SEND,
     READ,
     SEND,
     TRIES,
@@ -24,6 +26,7 @@ from runtime.keys import PUBLIC_DEFAULT, Key
 
 SECRET = "0123456789abcdef"
 OTHER = "fedcba9876543210"
+OPEN = {READ, CHAT_READ}
 
 
 def key(secret: str = SECRET, name: str = "relay", **rest: Any) -> Key:
@@ -144,8 +147,32 @@ def test_an_empty_key_is_a_wrong_one() -> None:
 
 
 def test_a_key_may_read_where_everybody_may() -> None:
-    assert keeper(open_reads=True).admit(with_key()).scopes == {SEND, READ}
+    assert keeper(open_reads=True).admit(with_key()).scopes == {SEND, READ, CHAT_READ}
     assert keeper().admit(with_key()).scopes == {SEND}
+
+
+@pytest.mark.parametrize("headers", [[], [("Authorization", "Bearer sk-anything")]])
+def test_without_a_key_of_its_own_a_machine_may_ask_its_models_with_any_key_or_none(
+    headers: list[tuple[str, str]],
+) -> None:
+    def admit(door: Doorkeeper, path: str = "/v1/chat/completions", *more: tuple[str, str]) -> Any:
+        return door.admit(asked([*headers, *more], path=path))
+
+    keyless = Doorkeeper([key(PUBLIC_DEFAULT)], open_reads=False, local_reads=True)
+    guest = admit(keyless)
+    behind_a_proxy = admit(keyless, "/v1/chat/completions", ("X-Forwarded-For", "10.0.0.7"))
+
+    assert guest.scopes == {READ, CHAT_READ, CHAT_SEND}
+    assert not guest.known
+    assert CHAT_SEND not in behind_a_proxy.scopes
+
+
+def test_a_key_of_its_own_closes_a_machines_models_to_every_other() -> None:
+    door = Doorkeeper([key()], open_reads=False, local_reads=True)
+    wrong = asked([("Authorization", "Bearer sk-anything")], path="/v1/chat/completions")
+
+    assert refusal(door.admit, wrong).status == 401
+    assert CHAT_SEND not in door.admit(asked(path="/v1/chat/completions")).scopes
 
 
 def test_ten_wrong_keys_lock_an_address_out_and_even_the_right_one_does_not_open() -> None:
@@ -194,7 +221,7 @@ def test_only_so_many_addresses_are_remembered() -> None:
 def test_reading_may_be_open_to_everybody_and_writing_never_is() -> None:
     anonymous = keeper(open_reads=True).admit(asked())
 
-    assert (anonymous.known, anonymous.scopes) == (False, frozenset({READ}))
+    assert (anonymous.known, anonymous.scopes) == (False, frozenset({READ, CHAT_READ}))
     assert keeper().admit(asked()).scopes == frozenset()
 
 
@@ -213,9 +240,9 @@ def test_what_opens_this_machine_only_opens_nothing_behind_a_proxy(name: str) ->
     assert "default key" in with_default.detail
     assert "without a key" in without.detail
     assert door.admit(with_key(PUBLIC_DEFAULT)).id == "default"
-    assert door.admit(asked(method="GET")).scopes == {READ}
+    assert door.admit(asked(method="GET")).scopes == OPEN
     assert door.admit(asked([("X-Relay-API-Key", OTHER), passed_on])).id == "own"
-    assert for_all.admit(asked([passed_on], method="GET")).scopes == {READ}
+    assert for_all.admit(asked([passed_on], method="GET")).scopes == OPEN
 
 
 def test_a_key_that_is_bound_to_children_may_act_as_no_other() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Config, load
+from runtime.config import SCOPES, Config, load
 from runtime.errors import ConfigError
 from runtime.keys import PUBLIC_DEFAULT, listens_on_loopback_only, resolve_keys
 
@@ -105,7 +105,7 @@ def test_the_relay_s_key_comes_from_its_own_variable(tmp_path: Path) -> None:
 
     assert [key.id for key in keys] == ["relay"]
     assert keys[0].secret_hash == hashlib.sha256(LONG.encode()).digest()
-    assert keys[0].scopes == {"relay:send", "relay:read", "relay:callback"}
+    assert keys[0].scopes == set(SCOPES)
 
 
 def test_two_variables_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge.problem import Answering, Answers, Refusal, problem, quote, relay_error
+from edge.problem import Answering, Answers, Refusal, problem, quote, refused_at, relay_error
 
 
 class Drowned(Exception):
@@ -112,6 +112,62 @@ async def test_the_relay_is_answered_in_its_own_shape() -> None:
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == {"status": "error", "msg": "it is taken", "code": "conflict"}
+
+
+def told(path: str, refusal: Refusal, media: str = "") -> tuple[int, Any]:
+    answer = refused_at(path, refusal, media)
+    return answer.status_code, msgspec.json.decode(bytes(answer.body))
+
+
+async def test_clients_of_openai_are_answered_in_its_shape() -> None:
+    answer = refused_at("/v1/chat/completions", Refusal(409, "MANUAL_IN_PROGRESS", "a person"))
+
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-should-retry"] == "false"
+    assert bytes(answer.body) == (
+        b'{"error":{"message":"a person","type":"invalid_request_error","param":null,'
+        b'"code":"MANUAL_IN_PROGRESS"}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind", "param", "code"),
+    [
+        (Refusal(401, "unauthorized", "no"), "invalid_request_error", None, "invalid_api_key"),
+        (Refusal(404, "not_found", "no"), "invalid_request_error", None, "unknown_url"),
+        (Refusal(404, "gone", "no", param="model"), "invalid_request_error", "model", "gone"),
+        (Refusal(429, "locked_out", "no"), "rate_limit_error", None, "rate_limit_exceeded"),
+        (
+            Refusal(429, "insufficient_quota", "no"),
+            "insufficient_quota",
+            None,
+            "insufficient_quota",
+        ),
+        (Refusal(503, "unavailable", "no"), "server_error", None, "unavailable"),
+        (
+            Refusal(400, "bad", "no", errors=[{"pointer": "/messages/0/content/12/type"}]),
+            "invalid_request_error",
+            "messages[0].content[12].type",
+            "bad",
+        ),
+    ],
+)
+async def test_every_openai_error_has_a_type_a_code_and_the_field_at_fault(
+    refusal: Refusal, kind: str, param: str | None, code: str
+) -> None:
+    status, body = told("/v1/models/x", refusal)
+
+    assert status == refusal.status
+    assert body == {"error": {"message": "no", "type": kind, "param": param, "code": code}}
+
+
+async def test_a_form_to_a_path_of_openai_is_answered_as_problem_details() -> None:
+    refusal = Refusal(415, "unsupported_media_type", "no")
+    form = told("/v1/chat/completions", refusal, "multipart/form-data; boundary=x")
+    json = told("/v1/chat/completions", refusal, "application/json")
+
+    assert form[1]["detail"] == "no"
+    assert json[1]["error"]["message"] == "no"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""The one path that two protocols share: who answers is chosen by the request's Content-Type.
+
+A form is Async-Chat's batch, JSON is OpenAI's chat completion.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge.auth import CHAT_SEND
+from edge.openai_shapes import OpenAIError
+from edge.operation import Endpoint, Operation
+from edge.problem import Refusal, quote, read_media
+
+PATH = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One way to ask: its media type, who answers, what it takes and answers, and its stream."""
+
+    media: str
+    endpoint: Endpoint
+    takes: Any
+    answers: Any
+    stream_event: Any = None
+
+
+class Chat:
+    """The operation of the path, in as many dialects as there are."""
+
+    def __init__(self, *dialects: Dialect) -> None:
+        self._dialects: Mapping[str, Dialect] = {each.media: each for each in dialects}
+
+    def operations(self) -> Sequence[Operation]:
+        """The table of them: none without a dialect."""
+        if not self._dialects:
+            return ()
+        json, form = (self._dialects.get(m) for m in ("application/json", "multipart/form-data"))
+        answers = [each.answers for each in self._dialects.values()]
+        shape = answers[0]
+        for other in answers[1:]:
+            shape |= other
+        return (
+            Operation(
+                "POST",
+                PATH,
+                self.complete,
+                "Ask one model (as OpenAI does), or several at once by a form",
+                description=(
+                    "The Content-Type decides: `application/json` is OpenAI's chat completion, "
+                    "streaming or not; `multipart/form-data` starts a batch, and what goes wrong "
+                    "with it is told as problem+json."
+                ),
+                scope=CHAT_SEND,
+                body=json.takes if json else None,
+                form=form.takes if form else None,
+                answers={200: shape},
+                stream_event=json.stream_event if json else None,
+                resumable=False,
+                error=OpenAIError,
+                tag="models",
+            ),
+        )
+
+    async def complete(self, request: Request) -> Response:
+        """Pass a request to its dialect. Raises Refusal 415 for one that nobody speaks."""
+        values = request.headers.getlist("content-type")
+        media = read_media(values[0]) if len(values) == 1 else ""
+        if media not in self._dialects:
+            found = quote(", ".join(values))
+            expected = " or ".join(self._dialects)
+            detail = f"Content-Type is {found}, expected {expected}"
+            raise Refusal(
+                415, "unsupported_media_type", detail, headers={"Accept": ", ".join(self._dialects)}
+            )
+        return await self._dialects[media].endpoint(request)
