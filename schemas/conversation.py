@@ -69,14 +69,16 @@ class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
     """Say something to a conversation, for one or several models to answer.
 
     `prompt` is what the models are given. `said` is what the conversation remembers of it: None
-    for a request that brings its whole context along and leaves nothing behind. `deadline` is
-    in seconds from now (0: as the batch's options say). Who asked is the envelope's principal.
+    for a request that leaves nothing behind. A `whole` prompt brings its context along (as does
+    one without `said`): nothing that was said before is put in front of it. `deadline` is in
+    seconds from now (0: as the batch's options say). Who asked is the envelope's principal.
     Refused: 404 `model_not_found`, 422 `invalid_batch`, 409 `MANUAL_IN_PROGRESS`.
     """
 
     tasks: tuple[Wanted, ...]
     prompt: Prompt
     said: Utterance | None = None
+    whole: bool = False
     policy: Policy = Policy()
     deadline: float = 0
 
@@ -106,6 +108,7 @@ class RunWanted(Message, tag="session.run_wanted"):
     slot: int = 0
     candidates: tuple[str, ...] = ()
     remember: bool = True
+    whole: bool = False
     reason: str = ""
 
 
@@ -126,6 +129,7 @@ class StartBatch(Message, tag="batch.start"):
     wanted: tuple[Wanted, ...]
     prompt: Prompt
     said: Utterance | None = None
+    whole: bool = False
     policy: Policy = Policy()
     deadline: float = 0
 
@@ -206,6 +210,7 @@ class BatchState(msgspec.Struct, kw_only=True, omit_defaults=True):
     status: BatchStatus = "PENDING"
     prompt: Prompt = Prompt()
     said: Utterance | None = None
+    whole: bool = False
     policy: Policy = Policy()
     tasks: dict[str, TaskState] = {}
     judge: TaskState | None = None
