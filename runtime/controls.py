@@ -48,6 +48,8 @@ class Controls:
         self._bucket = Bucket(bus, "config")
         self.types: dict[str, Control] = {}
         self.keys: dict[Key, Control] = {}
+        self.heard = 0
+        """The revision of the newest thing that was ever read here."""
         self._revisions: dict[Key, int] = {}
         self._since: dict[Key, float] = {}
         self._stirred = asyncio.Event()
@@ -85,6 +87,7 @@ class Controls:
             except UNREADABLE as error:
                 log.error("control_unreadable", control=key, error=str(error))
         self._revisions = {key: stored.seq for key, stored in found.items()}
+        self.heard = max(self.heard, *self._revisions.values(), 0)
         self._since = {key: self._since[key] for key in found}
         self.types = {actor: one for (actor, key), one in said.items() if not key}
         self.keys = {key: one for key, one in said.items() if key[1]}
@@ -99,11 +102,15 @@ class Controls:
         return self._revisions[actor, ""] if control and not control.paused else 0
 
     async def run(
-        self, call: Callable[[str, str], bool], types_changed: Callable[[], None]
+        self,
+        call: Callable[[str, str], bool],
+        types_changed: Callable[[], None],
+        heard: Callable[[], None],
     ) -> None:
         """Follow what is said until cancelled.
 
-        `call` has an instance look at what is said about it; False if it is not ours.
+        `call` has an instance look at what is said about it; False if it is not ours. `heard`
+        is called when something new was read.
         """
         while True:
             with contextlib.suppress(TimeoutError):
@@ -111,8 +118,10 @@ class Controls:
                     await self._stirred.wait()
             self._stirred.clear()
             try:
-                before = self._types_said()
+                before, newest = self._types_said(), self.heard
                 await self._follow(call)
+                if self.heard != newest:
+                    heard()
                 if self._types_said() != before:
                     types_changed()
             except BusFault as fault:
@@ -177,6 +186,13 @@ async def change_control(
             continue
         return before
     raise Conflict(f"others say something about {address} at the same time; try again")
+
+
+async def read_revision(bus: Bus, address: Address, *, whole: bool = False) -> int:
+    """The revision of what is said about a key, or the `whole` type; 0 if nothing is."""
+    name = name_of(address.actor, "" if whole else token(address.key))
+    stored = await Bucket(bus, "config").get(name)
+    return stored.seq if stored else 0
 
 
 async def read_control(bus: Bus, address: Address, *, whole: bool = False) -> Control | None:

@@ -277,7 +277,7 @@ class Host:
 
     async def _obey(self) -> None:
         """Do what operators say about keys and types."""
-        await self.system.controls.run(self.holdings.call, self._reconciler.wake)
+        await self.system.controls.run(self.holdings.call, self._reconciler.wake, self.report)
 
     async def _guard(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
@@ -309,6 +309,7 @@ class Host:
             actors=sorted([*self.shards, *self.pools]),
             paused=dict(self.paused),
             revision=self.revision,
+            heard=self.system.controls.heard,
             owned=self.holdings.owned(),
             failing=self.holdings.failing(),
             turns=self.system.committer.committed,

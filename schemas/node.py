@@ -31,6 +31,8 @@ class Node(msgspec.Struct, kw_only=True):
     failing: list[Failing] = []
     revision: int = 0
     """Of the deployments it runs."""
+    heard: int = 0
+    """The revision of the newest thing it has read that operators said about keys and types."""
     turns: int = 0
     groups: int = 0
     trouble: str = ""

@@ -13,11 +13,12 @@ import msgspec
 from runtime.audit import note, operator, record_action
 from runtime.bus import Bus, Outgoing, Stored, expect, expiry
 from runtime.config import Config
-from runtime.controls import change_control, is_done, read_control
+from runtime.controls import change_control, is_done, read_control, read_revision
 from runtime.deployments import read_deployments
 from runtime.errors import Conflict, NotPossible
 from runtime.open import opened
 from runtime.record import read_record
+from runtime.terminal.overview import read_nodes
 from runtime.terminal.shown import harmless
 from runtime.terminal.workbench import number
 from runtime.turn import DAY, MOST_REASON, ROLLUP, run_ttl
@@ -26,6 +27,7 @@ from schemas.base import Address, token
 from schemas.control import Control, Kill
 from schemas.deployment import Deployment
 from schemas.envelope import Envelope, decode_any, encode, seal
+from schemas.node import Node
 from schemas.record import Record, RunFailed, RunRecord
 
 PATIENCE = 5.0
@@ -45,11 +47,28 @@ async def pause(config: Config, given: argparse.Namespace) -> int:
             return replace(before, paused=True, by=operator(), reason=given.reason)
 
         before = await change_control(bus, address, change, whole=whole)
+        await _wait_until_heard(bus, address, whole=whole)
     if before.paused:
         print(f"{harmless(given.address)} was {harmless(before.says)}; the reason is this one now")
     else:
         print(f"{harmless(given.address)} is paused: what is being handled ends, what comes waits")
     return 0
+
+
+async def _wait_until_heard(bus: Bus, address: Address, *, whole: bool) -> None:
+    """Wait until every host goes by what was said; name those that do not, if that takes long."""
+    revision = await read_revision(bus, address, whole=whole)
+    deadline = time.monotonic() + PATIENCE
+
+    def behind(node: Node) -> bool:
+        running = address.actor in node.actors and address.actor not in node.paused
+        return node.heard < revision or (whole and running)
+
+    while deaf := [node.name for node in await read_nodes(bus) if behind(node)]:
+        if time.monotonic() > deadline:
+            print(f"not heard of it yet: {harmless(', '.join(deaf))}")
+            return
+        await asyncio.sleep(LOOK_EVERY)
 
 
 async def resume(config: Config, given: argparse.Namespace) -> int:

@@ -1,8 +1,21 @@
 """The counts of the chaos test at the end of every run."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
+import structlog
 
 COUNTS = "chaos"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Our own connections are cut all the time: what they say of it would bury the verdict."""
+    before = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.configure(wrapper_class=before)
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,8 @@ class Ground:
         outcome.wrong = [f"{line} ({again} --chaos-seed {self.seed})" for line in outcome.wrong]
         self.outcome.add(outcome)
         self.seed += 1
+        for line in outcome.wrong:
+            print(line)  # the last thing printed is what any extract of a long output shows
 
     def _servers(self, plan: Plan, folder: Path) -> Servers:
         chance = random.Random(f"{self.seed} servers")
