@@ -3,6 +3,7 @@
 A stream that differs is refused, never changed: what it holds was promised to somebody.
 """
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 
 INCARNATION = "created"
 _IN_USE = 10058
+_LOOKS = 100
+_LOOK_EVERY = 0.1
 
 DESCRIPTION = Path(__file__).parent.parent / "nats" / "streams.json"
 
@@ -75,14 +78,25 @@ async def create_stream(bus: Bus, wanted: dict[str, Any], created: str) -> dict[
             f"STREAM.CREATE.{name}", {**wanted, "metadata": {INCARNATION: created}}
         )
     except Denied as denied:
-        # Another process was first.
-        if denied.code == _IN_USE and (found := await find_stream(bus, name)):
-            return found
+        if denied.code == _IN_USE:
+            return await _other_ones(bus, name)
         if denied.code != FORBIDDEN:
             raise
         raise Unavailable(f"stream {name} is missing; a host creates it, we may not") from None
     log.info("stream_created", stream=name)
     return info
+
+
+async def _other_ones(bus: Bus, name: str) -> dict[str, Any]:
+    """The stream that another process was first to create.
+
+    In a cluster it is refused to us as soon as it is proposed, and found a moment later.
+    """
+    for _ in range(_LOOKS):
+        if found := await find_stream(bus, name):
+            return found
+        await asyncio.sleep(_LOOK_EVERY)
+    raise Unavailable(f"stream {name} is being created by another process, and does not appear")
 
 
 def new_incarnation() -> str:

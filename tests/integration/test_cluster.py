@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest_asyncio
 from runtime.bus import Bus, PubAck
 from runtime.connection import Connection
 from runtime.errors import Unavailable, Unknown
+from runtime.host import patiently
 from runtime.pull import ensure_consumer
 from runtime.streams import ensure_streams
 from tests.cluster import PASSWORDS, Cluster, login
@@ -115,6 +117,27 @@ def test_a_wrong_password_is_refused(port: int, user: str) -> None:
             answers = said.read()
 
     assert "Authorization Violation" in answers
+
+
+async def agree(bus: Bus) -> None:
+    await ensure_streams(bus, replicas=3)
+
+
+async def test_hosts_that_start_together_agree_on_the_streams(
+    nats_server_binary: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(tmp_path, nats_server_binary)
+    links = [Connection([url], **login("host")) for url in cluster.urls * 4]
+    try:
+        await cluster.start()
+        await asyncio.gather(*(link.open() for link in links))
+        buses = [Bus(link) for link in links]
+        await asyncio.gather(*(patiently(bus, partial(agree, bus)) for bus in buses))
+    finally:
+        await asyncio.gather(*(link.close() for link in links))
+        await cluster.stop()
+
+    assert len({bus.created for bus in buses}) == 1
 
 
 async def test_streams_are_on_all_three_nodes_and_an_edge_may_make_consumers_of_jobs(
