@@ -11,7 +11,7 @@ from actors.process import Process, ProcessOptions
 from actors.webhook import Webhook, WebhookOptions
 from runtime.actor import Worker, handler
 from runtime.errors import Reject
-from runtime.run import Work
+from runtime.work import Work
 from schemas.relay import Execute, Executed
 
 

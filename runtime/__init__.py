@@ -8,7 +8,7 @@ sends is committed as one. Read the files in that order; workers are in worker.p
 
 from runtime.actor import Actor, Worker, handler
 from runtime.errors import Reject, Retry
-from runtime.run import Work
 from runtime.turn import Turn
+from runtime.work import Work
 
 __all__ = ["Actor", "Reject", "Retry", "Turn", "Work", "Worker", "handler"]

@@ -13,7 +13,7 @@ import structlog
 from runtime.bus import Bus
 from runtime.errors import ConfigError, Conflict, Unknown
 from runtime.kv import Bucket
-from schemas.deployment import Deployment, Entry, Roster
+from schemas.deployment import Deployment, Entry, Roster, is_same
 from schemas.envelope import UNREADABLE
 
 log = structlog.get_logger()
@@ -82,31 +82,35 @@ async def seed_deployments(bus: Bus, deployments: Iterable[Deployment]) -> None:
     while True:
         before = await read_roster(bus)
         entries = {one.deployment.name: one for one in before.roster.entries} if before else {}
-        seeded = [one for one in wanted if _is_news(entries.get(one.name), one)]
-        if not seeded:
+        seeded = {one.name: _renew(entries.get(one.name), one) for one in wanted}
+        news = {name: entry for name, entry in seeded.items() if entry is not None}
+        if not news:
             return
-        entries |= {one.name: Entry(source="file", deployment=one) for one in seeded}
-        note = f"from a configuration file: {', '.join(one.name for one in seeded)}"
+        entries |= news
+        note = f"from a configuration file: {', '.join(news)}"
         try:
             await replace_roster(bus, before, entries.values(), by="host", note=note)
         except Conflict:
             continue
-        for one in seeded:
-            log.info("actor_deployed", actor=one.name, type=one.type)
+        for name, entry in news.items():
+            log.info("actor_deployed", actor=name, type=entry.deployment.type)
         return
 
 
-def _is_news(there: Entry | None, wanted: Deployment) -> bool:
-    """Whether a file's deployment is to be taken over what is there."""
+def _renew(there: Entry | None, wanted: Deployment) -> Entry | None:
+    """What a file's deployment makes of what is there; None if that stays as it is."""
     if there is None:
-        return True
+        return Entry(source="file", deployment=wanted)
     if there.removed:
         log.warning("live_removal_kept", actor=wanted.name, cure="callboard deploy FILE")
-    elif there.deployment != _as_stored(wanted):
-        if there.source == "file":
-            return True
+        return None
+    wanted = _as_stored(wanted)
+    if there.deployment == wanted:
+        return None
+    if there.source == "live" and not is_same(there.deployment, wanted):
         log.warning("live_deployment_kept", actor=wanted.name, cure="callboard deploy FILE")
-    return False
+        return None
+    return Entry(source=there.source, deployment=wanted)
 
 
 def _as_stored(deployment: Deployment) -> Deployment:

@@ -5,7 +5,7 @@ from typing import Any
 
 from runtime.answers import clip
 from runtime.errors import Retry
-from runtime.turn import MOST_BYTES
+from runtime.turn import MOST_BYTES, TURN_BYTES
 from schemas.base import Message
 from schemas.envelope import Envelope, encode
 from schemas.subjects import ACTOR_NAME
@@ -30,10 +30,15 @@ def find_unfit(envelope: Envelope[Any]) -> str:
     return ""
 
 
-def check_result(result: Any, method: Any) -> Message:
-    """What a job ended with, if it can be sent; raises TypeError or ValueError."""
+def check_result(result: Any, method: Any, *, beside: int = 0) -> Message:
+    """What a job ended with, if it can be sent with events of `beside` bytes.
+
+    Raises TypeError or ValueError.
+    """
     if not isinstance(result, Message):
         raise TypeError(f"{method.__qualname__} ended with {result!r}, expected a message")
     if (size := len(encode(result))) > MOST_BYTES:
         raise ValueError(f"a result of {size} bytes, at most {MOST_BYTES}")
+    if beside and size + beside > TURN_BYTES:
+        raise ValueError(f"a result of {size} bytes, events of {beside}; at most {TURN_BYTES}")
     return result

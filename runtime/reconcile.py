@@ -16,7 +16,7 @@ from runtime.deployments import BUCKET, read_roster
 from runtime.errors import BusFault, ConfigError
 from runtime.kv import Bucket
 from runtime.system import System
-from schemas.deployment import Deployment, Roster
+from schemas.deployment import Deployment, Roster, is_same
 
 log = structlog.get_logger()
 
@@ -121,7 +121,7 @@ class Reconciler:
         paused = self._paused(chosen)
         wanted = {name: one for name, one in chosen.items() if name not in paused}
         gone = self._current.keys() - wanted.keys()
-        changed = [name for name, one in wanted.items() if self._current.get(name) != one]
+        changed = [name for name, one in wanted.items() if not self._is_run(one)]
         again = (self._refused.keys() | self._resume(wanted)) - set(changed)
         await asyncio.gather(
             *(self._stop(name) for name in gone),
@@ -132,6 +132,11 @@ class Reconciler:
             self._host.revision = roster.revision
             log.info("roster_followed", revision=roster.revision, changed=changed, gone=[*gone])
             self._host.report()
+
+    def _is_run(self, wanted: Deployment) -> bool:
+        """Whether the host was last told to run just this."""
+        current = self._current.get(wanted.name)
+        return current is not None and is_same(current, wanted)
 
     def _paused(self, chosen: Iterable[str]) -> dict[str, str]:
         """The types that operators have paused, and why."""

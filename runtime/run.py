@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from datetime import timedelta
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -16,10 +15,10 @@ import structlog
 
 from runtime.answers import clip
 from runtime.bus import Outgoing, expect, expiry
-from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, Unknown
+from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, TurnError, Unknown
 from runtime.pull import ACK_WAIT, Delivery
 from runtime.system import System
-from runtime.turn import EVENT_TTL, MOST_REASON, ROLLUP, run_ttl
+from runtime.turn import EVENT_TTL, MOST_BYTES, MOST_REASON, ROLLUP, run_ttl
 from schemas import subjects
 from schemas.base import Address, Message, Topic, tag_of
 from schemas.deployment import Deployment
@@ -29,10 +28,6 @@ from schemas.subjects import ACTOR_NAME
 
 log = structlog.get_logger()
 
-COALESCE = 0.03
-COALESCE_BYTES = 1024
-MOST_AT_ONCE = 32 * 1024
-"""Characters of one delta, and of what may wait to be said."""
 GIVE_BACK_WITHIN = 1.0
 OVERDUE = ACK_WAIT
 """Seconds after which a job comes again that nobody gave back: who had it was lost."""
@@ -153,19 +148,34 @@ class Attempt:
 
     # -- speaking --------------------------------------------------------------------------
 
-    async def say(self, text: str) -> None:
-        """Store one delta; raises Fenced if the broker refuses it."""
+    async def say(self, piece: Delta, text: str) -> None:
+        """Store `text` as a delta like `piece`; raises Fenced if the broker refuses it."""
         if self._topic is None:
             return
         self._said += 1
-        delta = Delta(text=text, run=self.run, attempt=self.number, n=self._said)
-        ttl = self.deployment.deadline + DELTA_GRACE
-        headers = {**expect(self.lease, self.subject), **expiry(ttl)}
-        message = Outgoing(subjects.event(self._topic), self._seal(delta, self._topic.id), headers)
-        await self._commit([message], resend=True)
+        delta = Delta(
+            text=text,
+            kind=piece.kind,
+            index=piece.index,
+            call=piece.call,
+            name=piece.name,
+            run=self.run,
+            attempt=self.number,
+            n=self._said,
+        )
+        message = self.event(self._topic, delta, self.deployment.deadline + DELTA_GRACE)
+        headers = {**expect(self.lease, self.subject), **message.headers}
+        await self._commit([Outgoing(message.subject, message.data, headers)], resend=True)
+
+    def event(self, topic: Topic, event: Message, ttl: timedelta) -> Outgoing:
+        """An event as this attempt tells it; raises TurnError if it is too large."""
+        subject, sealed = subjects.event(topic), self._seal(event, topic.id)
+        if len(sealed) > MOST_BYTES:
+            raise TurnError(f"{subject}: a message of {len(sealed)} bytes, at most {MOST_BYTES}")
+        return Outgoing(subject, sealed, expiry(ttl))
 
     async def finish(self, result: Message, *extra: Outgoing) -> None:
-        """Store the result: the run's end, the message to whoever started it, what else."""
+        """Store the run's end, what else, and last the message to whoever started it."""
         await self._commit([self._record("finished"), *extra, *self.answer(result)])
 
     def answer(self, result: Message) -> list[Outgoing]:
@@ -251,10 +261,7 @@ class Attempt:
         return Outgoing(self.subject, encode(record), headers)
 
     def _events(self, event: Message) -> list[Outgoing]:
-        if self._topic is None:
-            return []
-        sealed = self._seal(event, self._topic.id)
-        return [Outgoing(subjects.event(self._topic), sealed, expiry(EVENT_TTL))]
+        return [] if self._topic is None else [self.event(self._topic, event, EVENT_TTL)]
 
     def _seal(self, message: Message, subject: str) -> bytes:
         came = self.envelope
@@ -283,78 +290,3 @@ class Attempt:
 def _topic(text: str) -> Topic | None:
     kind, slash, name = text.partition("/")
     return Topic(kind, name) if slash else None
-
-
-class Work:
-    """What a worker's handler knows: the facts of its job. `attempt` counts from 1."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        self.envelope = attempt.envelope
-        self.address = attempt.address
-        self.key = attempt.address.key
-        self.run = attempt.run
-        self.attempt = attempt.number
-
-    @cached_property
-    def log(self) -> Any:
-        """A logger that knows the job. Made when asked for: most handlers never log."""
-        return structlog.get_logger().bind(
-            actor=str(self.address), run=self.run, attempt=self.attempt
-        )
-
-
-class Voice:
-    """Says what a handler yields: the first piece at once, then gathered for a moment.
-
-    One delta is in flight at a time, so that none overtakes another; who yields faster than
-    the broker stores has to wait.
-    """
-
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
-        self._pieces: list[str] = []
-        self._size = 0
-        self._sender: asyncio.Task[None] | None = None
-        self._last = 0.0
-        self._room = asyncio.Event()
-
-    async def add(self, text: str) -> None:
-        """Queue a piece. Raises Fenced if an earlier one was refused."""
-        for start in range(0, len(text), MOST_AT_ONCE):
-            while self._size >= MOST_AT_ONCE:
-                self._check()
-                self._room.clear()
-                await self._room.wait()
-            self._check()
-            self._queue(text[start : start + MOST_AT_ONCE])
-
-    async def drain(self) -> None:
-        """Wait until everything is stored. Raises Fenced if it was refused."""
-        if self._sender is not None:
-            await self._sender
-
-    def stop(self) -> None:
-        """Say nothing more."""
-        if self._sender is not None and not self._sender.cancel() and not self._sender.cancelled():
-            self._sender.exception()  # heard already, or of no consequence any more
-
-    def _check(self) -> None:
-        if self._sender is not None and self._sender.done():
-            self._sender.result()
-
-    def _queue(self, text: str) -> None:
-        self._pieces.append(text)
-        self._size += len(text)
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send())
-            self._sender.add_done_callback(lambda _: self._room.set())
-
-    async def _send(self) -> None:
-        while self._pieces:
-            since = time.monotonic() - self._last
-            if since < COALESCE and self._size < COALESCE_BYTES:
-                await asyncio.sleep(COALESCE - since)
-            text, self._pieces, self._size = "".join(self._pieces), [], 0
-            self._room.set()
-            await self._attempt.say(text)
-            self._last = time.monotonic()

@@ -19,6 +19,7 @@ from runtime.lookup import Lookup
 from runtime.marker import Marker
 from runtime.memory import Held, Idle
 from runtime.modules import check_name
+from schemas.base import tag_of
 from schemas.deployment import Deployment, Kind
 from schemas.node import Failing
 
@@ -103,6 +104,11 @@ def _describe(error: BaseException) -> str:
     """What went wrong, with its kind where the words alone would not tell."""
     plain = isinstance(error, ImportError | AttributeError | ActorDefinitionError | ValueError)
     return str(error) if plain else f"{type(error).__name__}: {error}"
+
+
+def handled_by(cls: type[Actor] | type[Worker]) -> tuple[str, ...]:
+    """The messages that a class handles, by their names on the wire."""
+    return tuple(sorted(tag_of(message) for message in cls.handlers))
 
 
 def kind_of(cls: type[Actor] | type[Worker]) -> Kind:

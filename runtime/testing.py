@@ -24,7 +24,7 @@ from runtime.deployments import seed_deployments
 from runtime.host import Host
 from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
-from runtime.system import kind_of
+from runtime.system import handled_by, kind_of
 from schemas import subjects
 from schemas.base import Address, Message, Request, Topic, token
 from schemas.deployment import Deployment
@@ -218,5 +218,5 @@ def _read(actors: Mapping[str, Deployed]) -> tuple[list[Deployment], dict[str, D
         if not isinstance(more, Deployment):
             path = f"{cls.__module__}:{cls.__qualname__}"
             more = Deployment(name=name, type=path, kind=kind_of(cls), options=dict(more))
-        deployments.append(more)
+        deployments.append(msgspec.structs.replace(more, handles=handled_by(cls)))
     return deployments, classes

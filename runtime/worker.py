@@ -6,7 +6,6 @@ How an attempt holds its run and speaks is in runtime/run.py.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -20,14 +19,16 @@ from runtime.errors import BusFault, Reject, Retry
 from runtime.fitness import check_result, find_unfit, retry_delay
 from runtime.plain import PlainAttempt
 from runtime.pull import ACK_WAIT, Delivery, SharedPull, ensure_consumer
-from runtime.run import Attempt, Fenced, Voice, Work
+from runtime.run import Attempt, Fenced
 from runtime.system import System
 from runtime.turn import MOST_REASON, dead_letter
+from runtime.voice import listen
+from runtime.work import Work
 from schemas import subjects
 from schemas.base import Message
 from schemas.deployment import Deployment
 from schemas.envelope import UNREADABLE, Envelope
-from schemas.record import Delta, RunFailed
+from schemas.record import RunFailed
 
 log = structlog.get_logger()
 
@@ -312,41 +313,26 @@ class Pool:
         if attempt.delivery.tries > 1 or type(job.data) in self.cls.speaking:
             await attempt.claim()
             crash_at("job.claimed")
+        work = Work(attempt)
         try:
-            result = await self._deadline.keep(self._call(method, attempt))
+            result = await self._deadline.keep(self._call(method, attempt, work))
         except Reject as reject:
             return await self._give_up(attempt, str(reject))
         except Fenced:
             raise
         except (Exception, SystemExit) as error:
             return await self._fail(attempt, error)
-        await attempt.finish(result)
+        await attempt.finish(result, *work.emitted)
         attempt.delivery.ack()
         return "done"
 
-    async def _call(self, method: Any, attempt: Attempt) -> Message:
-        work = Work(attempt)
-        if type(attempt.envelope.data) in self.cls.speaking:
-            result = await self._listen(method(attempt.envelope.data, work), attempt)
-            return check_result(result, method)
-        result = await method(attempt.envelope.data, work)
-        return check_result(result, method)
-
-    async def _listen(self, pieces: AsyncGenerator[Any, None], attempt: Attempt) -> Any:
-        """Say every delta; return what is yielded last."""
-        voice = Voice(attempt)
-        result: Any = None
-        try:
-            async for piece in pieces:
-                if isinstance(piece, Delta):
-                    await voice.add(piece.text)
-                else:
-                    result = piece
-            await voice.drain()
-        finally:
-            voice.stop()
-            await pieces.aclose()
-        return result
+    async def _call(self, method: Any, attempt: Attempt, work: Work) -> Message:
+        job = attempt.envelope.data
+        if type(job) in self.cls.speaking:
+            result = await listen(method(job, work), attempt)
+        else:
+            result = await method(job, work)
+        return check_result(result, method, beside=work.size)
 
     async def _fail(self, attempt: Attempt, error: Exception | SystemExit) -> str:
         """One attempt went wrong: remember it, and try again later, or give up."""

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 Kind = Literal["keyed", "worker", "remote"]
 """Keyed actors and workers run on hosts; a remote one's jobs are taken through the edge."""
@@ -31,6 +32,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 5
     handles: tuple[str, ...] = ()
     """The messages its class handles, by their names on the wire; found when it is deployed."""
+
+
+def is_same(one: Deployment, other: Deployment) -> bool:
+    """Whether two deployments say the same; what their code handles nobody has said."""
+    return replace(one, handles=()) == replace(other, handles=())
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

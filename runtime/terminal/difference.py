@@ -9,7 +9,7 @@ import msgspec
 
 from runtime.terminal.manifest import is_secret
 from runtime.terminal.shown import harmless
-from schemas.deployment import Deployment
+from schemas.deployment import Deployment, is_same
 
 HIDDEN = "***"
 LONGEST = 200
@@ -43,9 +43,9 @@ def compare(before: Deployments, after: Deployments) -> Difference:
     both = sorted(before.keys() & after.keys())
     return Difference(
         added=sorted(after.keys() - before.keys()),
-        changed=[name for name in both if before[name] != after[name]],
+        changed=[name for name in both if not is_same(before[name], after[name])],
         removed=sorted(before.keys() - after.keys()),
-        unchanged=[name for name in both if before[name] == after[name]],
+        unchanged=[name for name in both if is_same(before[name], after[name])],
     )
 
 
@@ -94,7 +94,7 @@ def _fields(deployment: Deployment, *, whole: bool = False) -> dict[str, _Field]
         elif field.name in ("type", "kind"):
             if whole or field.name == "type":
                 found[field.name] = _Field(harmless(value, lines=False), value)
-        elif field.name != "name" and (whole or value != field.default):
+        elif field.name not in ("name", "handles") and (whole or value != field.default):
             found[field.name] = _Field(_show(value), value)
     return found
 

@@ -17,7 +17,7 @@ from runtime.config import Config, duration
 from runtime.errors import ConfigError
 from runtime.lines import Place
 from runtime.source import Source, one_line, quote, suggest
-from runtime.system import kind_of, load_class
+from runtime.system import handled_by, kind_of, load_class
 from schemas.deployment import Deployment
 
 OTHER_TABLES = tuple(name for name in Config.__struct_fields__ if name != "actor")
@@ -61,6 +61,7 @@ def deployment_of(table: ActorTable, cls: type[Actor] | type[Worker]) -> Deploym
         lifetime=table.lifetime,
         deadline=table.deadline,
         attempts=table.attempts,
+        handles=handled_by(cls),
     )
 
 

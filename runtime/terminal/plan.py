@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from runtime.deployments import Kept
 from runtime.errors import NotPossible
-from schemas.deployment import Deployment, Entry, Roster
+from schemas.deployment import Deployment, Entry, Roster, is_same
 
 Entries = dict[str, Entry]
 
@@ -62,8 +62,10 @@ def plan_deployment(
     for one in deployments:
         named.add(one.name)
         there = after.get(one.name)
-        if there is None or there.removed or there.deployment != one:
+        if there is None or there.removed or not is_same(there.deployment, one):
             after[one.name] = Entry(source="live", deployment=one)
+        else:
+            after[one.name] = replace(there, deployment=one)
     if both := named & set(remove):
         raise NotPossible(f"the file deploys {', '.join(sorted(both))}, and --remove takes it away")
     _check_deployed(after, remove)
@@ -82,8 +84,10 @@ def plan_rollback(before: Kept | None, history: Sequence[Roster], revision: int 
     after = {name: _removed(one) for name, one in now.items() if name not in then}
     for name, one in then.items():
         there = now.get(name)
-        same = there and (there.deployment, there.removed) == (one.deployment, one.removed)
-        after[name] = there if there and same else replace(one, source="live")
+        if there and there.removed == one.removed and is_same(there.deployment, one.deployment):
+            after[name] = there
+        else:
+            after[name] = replace(one, source="live")
     return Plan(before, after, f"back to revision {target.revision}")
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from runtime.actor import read_options
 from runtime.audit import operator, record_action
 from runtime.bus import Bus
@@ -17,7 +19,7 @@ from runtime.errors import ConfigError, Conflict, NotPossible, Unknown
 from runtime.loads import Load, read_held, read_loads
 from runtime.modules import add_modules
 from runtime.open import opened
-from runtime.system import load_class
+from runtime.system import handled_by, load_class
 from runtime.terminal.difference import Difference, compare, describe
 from runtime.terminal.manifest import read_manifest
 from runtime.terminal.overview import read_nodes
@@ -83,7 +85,7 @@ async def deploy(config: Config, given: argparse.Namespace) -> int:
         plan = await _make_plan(bus, manifest.deployments if manifest else [], given)
         difference = compare(plan.old, plan.new)
         await _show(bus, plan, difference)
-        if not difference:
+        if plan.new == plan.old:
             await _say_what_is_stale(bus, await read_nodes(bus), plan)
             return 0
         if given.dry_run:
@@ -111,7 +113,7 @@ async def _make_plan(bus: Bus, deployments: list[Deployment], given: argparse.Na
     before = await read_roster(bus)
     if given.rollback is not None:
         plan = plan_rollback(before, await read_history(bus), given.rollback or None)
-        _check_loadable(one for name, one in plan.new.items() if plan.old.get(name) != one)
+        plan = _load(plan)
     else:
         note = f"from {given.file.name}" if given.file else "removed"
         plan = plan_deployment(
@@ -121,13 +123,19 @@ async def _make_plan(bus: Bus, deployments: list[Deployment], given: argparse.Na
     return plan
 
 
-def _check_loadable(deployments: Iterable[Deployment]) -> None:
-    """A rollback may name what is not there any more."""
-    for one in deployments:
+def _load(plan: Plan) -> Plan:
+    """A rollback may name what is not there any more, or handles other messages by now."""
+    after = dict(plan.after)
+    for name, one in plan.new.items():
+        if plan.old.get(name) == one:
+            continue
         try:
-            read_options(load_class(one.name, one.type), one.name, one.options)
+            cls = load_class(name, one.type)
+            read_options(cls, name, one.options)
         except ConfigError as error:
             raise NotPossible(f"{error}; deploy a file instead, or bring the module back") from None
+        after[name] = replace(after[name], deployment=replace(one, handles=handled_by(cls)))
+    return plan._replace(after=after)
 
 
 async def _check_kinds(bus: Bus, plan: Plan) -> None:
@@ -168,7 +176,11 @@ async def _show(bus: Bus, plan: Plan, difference: Difference) -> None:
                 f"note: {name} has {waiting}; it waits until {name} is deployed again, and goes"
                 " when its time to live is over"
             )
-    if not difference:
+    if difference:
+        return
+    if plan.new != plan.old:
+        print("note: other messages are handled by the code of today; that is deployed with it")
+    else:
         revision = plan.before.roster.revision if plan.before else 0
         print(f"nothing to change: revision {revision} is just so")
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 
 from runtime import Actor, Reject, Turn, Worker, handler
-from runtime.run import Work
+from runtime.work import Work
 from schemas.base import Address, Job, Message, Request, Topic
 from schemas.record import RunFailed
 

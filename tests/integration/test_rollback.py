@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from runtime.deployments import read_deployments, seed_deployments
+from runtime.deployments import read_deployments, read_roster, seed_deployments
 from runtime.testing import Kit, running
 from schemas.base import Address
 from schemas.deployment import Deployment
@@ -65,6 +66,33 @@ async def test_what_was_removed_live_is_not_brought_back_by_a_file(kit: Kit, han
 
     assert removed == {}
     assert back["adder"].options == {}
+
+
+async def test_what_a_class_handles_is_noted_wherever_it_was_deployed_from(
+    kit: Kit, hand: Hand
+) -> None:
+    await seed_deployments(kit.bus, [replace(adder(), options={})])
+    nothing = (await read_deployments(kit.bus))["adder"].handles
+    noted = await hand.deploy(ADDER)
+    again = await hand.deploy(ADDER)
+    handles = (await read_deployments(kit.bus))["adder"].handles
+    back = await hand.run("--rollback", "1")
+    other = await hand.deploy(ADDER.replace("'adder'", "'other'"))
+    forth = await hand.run("--rollback", "1", "--yes")
+    after = (await read_deployments(kit.bus))["adder"]
+    # As a newer release may find it, whose class handles more.
+    await seed_deployments(kit.bus, [replace(after, handles=(*handles, "more"))])
+    seeded = await read_roster(kit.bus)
+
+    assert nothing == ()
+    assert "note: other messages are handled by the code of today" in "\n".join(noted.said)
+    assert "nothing to change" in "\n".join(again.said)
+    assert handles
+    assert list(handles) == sorted(handles)
+    assert (back.code, other.code, forth.code, after.handles) == (0, 0, 0, handles)
+    assert seeded is not None
+    assert seeded.roster.entries[0].deployment.handles == (*handles, "more")
+    assert seeded.roster.entries[0].source == "file"
 
 
 async def test_a_rollback_does_not_let_a_file_bring_back_what_was_not_there(

@@ -28,6 +28,14 @@ def test_what_is_added_changed_removed_and_as_it_was_is_told_apart() -> None:
     assert not compare(before, before)
 
 
+def test_what_the_code_handles_is_no_difference_to_a_person() -> None:
+    before, after = one("a"), one("a", handles=("x.y",))
+
+    assert not compare({"a": before}, {"a": after})
+    assert lines([before], [after]) == ["= unchanged: a"]
+    assert lines([], [after]) == ["+ a  worker", "    type: x:Y"]
+
+
 def test_what_is_added_is_shown_as_far_as_it_is_not_by_default() -> None:
     new = one("a", options={"url": "http://x", "deep": {"n": 1}}, deadline=timedelta(seconds=90))
 

@@ -39,6 +39,7 @@ def test_a_file_says_what_is_deployed(tmp_path: Path) -> None:
             options={"kind": "callable", "call": "actors.commands:run"},
             deadline=timedelta(seconds=90),
             attempts=2,
+            handles=("relay.execute",),
         )
     ]
 

@@ -49,6 +49,12 @@ def test_what_is_just_so_already_stays_the_files() -> None:
     assert planned(kept(seed("a")), one("a")).after == {"a": seed("a")}
 
 
+def test_what_the_code_handles_by_now_is_noted_and_stays_the_files() -> None:
+    plan = planned(kept(seed("a")), one("a", handles=("x.y",)))
+
+    assert plan.after == {"a": seed("a", handles=("x.y",))}
+
+
 def test_what_was_removed_may_be_deployed_again() -> None:
     plan = planned(kept(gone("a")), one("a"))
 
