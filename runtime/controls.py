@@ -82,10 +82,7 @@ class Controls:
         for key, stored in found.items():
             if stored.seq != self._revisions.get(key):
                 self._since[key] = time.monotonic()
-            try:
-                said[key] = _decode(stored.data)
-            except UNREADABLE as error:
-                log.error("control_unreadable", control=key, error=str(error))
+            said[key] = _read(key, stored)
         self._revisions = {key: stored.seq for key, stored in found.items()}
         self.heard = max(self.heard, *self._revisions.values(), 0)
         self._since = {key: self._since[key] for key in found}
@@ -151,6 +148,21 @@ class Controls:
             await self._bucket.delete(name_of(*key), revision=self._revisions[key])
 
 
+def _read(key: Key, stored: Stored) -> Control:
+    """What is said; what nobody can read may have been a pause, so it is one."""
+    try:
+        return _decode(stored.data)
+    except UNREADABLE as error:
+        log.error("control_unreadable", control=key, error=str(error))
+        return _unreadable("/".join(filter(None, key)))
+
+
+def _unreadable(address: str) -> Control:
+    return Control(
+        address=address, paused=True, by="the host", reason="what was said is unreadable"
+    )
+
+
 async def is_done(bus: Bus, control: Control, stored: Stored | None) -> bool:
     """Whether an instance with this record has done all that was said about it."""
     if stored is None:
@@ -177,8 +189,8 @@ async def change_control(
     name = name_of(address.actor, "" if whole else token(address.key))
     for _ in range(TRIES):
         stored = await bucket.get(name)
-        known = _decode(stored.data) if stored else None
-        before = known or Control(address=address.actor if whole else str(address))
+        told = address.actor if whole else str(address)
+        before = _known(stored, told)
         try:
             revision = stored.seq if stored else 0
             await bucket.replace(name, _encode(change(before)), revision)
@@ -186,6 +198,13 @@ async def change_control(
             continue
         return before
     raise Conflict(f"others say something about {address} at the same time; try again")
+
+
+def _known(stored: Stored | None, told: str) -> Control:
+    try:
+        return _decode(stored.data) if stored else Control(address=told)
+    except UNREADABLE:
+        return _unreadable(told)
 
 
 async def read_revision(bus: Bus, address: Address, *, whole: bool = False) -> int:
@@ -200,4 +219,4 @@ async def read_control(bus: Bus, address: Address, *, whole: bool = False) -> Co
     stored = await Bucket(bus, "config").get(
         name_of(address.actor, "" if whole else token(address.key))
     )
-    return _decode(stored.data) if stored else None
+    return _known(stored, str(address)) if stored else None
