@@ -14,7 +14,7 @@ from runtime.config import MOST_HOSTS, Config, load, unused_environment
 from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.store.server import PortTaken
-from runtime.terminal import commands, operations, rollout, workbench
+from runtime.terminal import commands, fakes, operations, rollout, workbench
 from runtime.terminal.shown import harmless
 from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL
 
@@ -23,7 +23,7 @@ DEFAULT = Path(__file__).parent.parent / "config" / "local.toml"
 EX_PIPE = 141
 EX_DATAERR = 65
 LAST_CURSOR = 2**63 - 1
-RUNNING = ("up", "host", "edge")
+RUNNING = ("up", "host", "edge", "fake")
 """The commands that run until they are stopped."""
 
 EXIT_CODES = {ConfigError: EX_CONFIG, PortTaken: EX_TEMPFAIL, DataMissing: EX_DATAERR}
@@ -177,12 +177,14 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("dead edit", workbench.edit_letter, "Change the message of one, and send it."),
     ("dead discard", workbench.discard_letters, "Settle them without sending anything."),
     ("doctor", commands.doctor, "Say in plain words what works and what survives what."),
+    ("fake", fakes.fake, "Serve a fake upstream of models, for demonstrations and tests."),
 ]
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "up": _up_arguments,
     "actors": _actors_arguments,
     "doctor": _accept_argument,
     "deploy": rollout.deploy_arguments,
+    "fake": fakes.fake_arguments,
     "tail": _tail_arguments,
     "export": _export_arguments,
     "pause": operations.pause_arguments,
