@@ -9,7 +9,9 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 import msgspec
 
 from runtime.errors import ActorDefinitionError, ConfigError
+from runtime.workplace import Workplace
 from schemas.base import Job, Message, reply_type, tag_of
+from schemas.deployment import Deployment
 from schemas.envelope import Envelope
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -33,6 +35,10 @@ class _Definition:
 
     def __init__(self, options: Any = None) -> None:
         self.options = options
+
+    @classmethod
+    def check_deployment(cls, deployment: Deployment, options: Any) -> None:
+        """Raise ValueError if its options do not fit what else a deployment says."""
 
     @classmethod
     def _find_handlers(cls) -> None:
@@ -116,6 +122,8 @@ class Worker(_Definition):
     """
 
     remote: ClassVar[bool] = False
+    workplace: Workplace
+    """Where it runs; known from `on_start` on."""
     speaking: ClassVar[frozenset[type[Message]]]
     """The jobs whose handlers yield what they have to say."""
     decode_job: ClassVar[Callable[[bytes], Envelope[Any]]]

@@ -24,6 +24,7 @@ from runtime.system import System
 from runtime.turn import MOST_REASON, dead_letter
 from runtime.voice import listen
 from runtime.work import Work
+from runtime.workplace import Workplace
 from schemas import subjects
 from schemas.base import Message
 from schemas.deployment import Deployment
@@ -70,6 +71,7 @@ class Pool:
         self.system = system
         self.cls = cls
         self.worker = cls(read_options(cls, deployment.name, deployment.options))
+        self.worker.workplace = Workplace(deployment, system.name, system.bus)
         self.running: dict[asyncio.Task[None], Delivery] = {}
         self._attempts: dict[asyncio.Task[None], Attempt] = {}
         self._deadline = Deadline(deployment.deadline.total_seconds())

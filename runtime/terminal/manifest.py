@@ -50,8 +50,8 @@ def is_secret(name: str) -> bool:
 
 def deployment_of(table: ActorTable, cls: type[Actor] | type[Worker]) -> Deployment:
     """What an `[[actor]]` table deploys; raises ConfigError for options the class refuses."""
-    read_options(cls, table.name, table.options)
-    return Deployment(
+    options = read_options(cls, table.name, table.options)
+    deployment = Deployment(
         name=table.name,
         type=table.type,
         kind=kind_of(cls),
@@ -63,6 +63,11 @@ def deployment_of(table: ActorTable, cls: type[Actor] | type[Worker]) -> Deploym
         attempts=table.attempts,
         handles=handled_by(cls),
     )
+    try:
+        cls.check_deployment(deployment, options)
+    except ValueError as error:
+        raise ConfigError(f'actor "{table.name}": options: {error}') from None
+    return deployment
 
 
 class _Reader:

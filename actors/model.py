@@ -1,0 +1,129 @@
+"""Asks a model, and says what it answers, piece by piece: one deployment for each model.
+
+Which upstream is asked: actors/models/asking.py. What it is given: prompts.py and context.py.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import httpx
+
+from actors.models import prompts
+from actors.models.answer import Answer
+from actors.models.asking import Asking
+from actors.models.context import read_candidates, recall
+from actors.models.events import Adapter, Call, Upstream
+from actors.models.faults import UpstreamFault
+from actors.models.files import NoFiles
+from actors.models.options import ModelOptions, Terms, check_deadline
+from actors.models.patience import Patience
+from actors.models.providers import make_adapter
+from actors.models.refusals import Refusals
+from actors.models.report import Report
+from actors.models.watch import Watch, build_fleet
+from runtime.actor import Worker, handler
+from runtime.errors import Retry
+from runtime.work import Work
+from schemas.deployment import Deployment
+from schemas.model import Generate, Generated
+from schemas.record import Delta
+
+AGAIN_AFTER = timedelta(milliseconds=500)
+MOST_SHUNNED = 1000
+KEEPALIVE = 30.0
+
+
+class Model(Worker):
+    """One model, wherever its upstreams are. The same answer is never put together from two."""
+
+    Options = ModelOptions
+    options: ModelOptions
+
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__(options)
+        self._terms = Terms(options)
+        self._refusals = Refusals(options.refusals)
+        self._fleet = build_fleet(self._terms)
+        self._shunned: dict[str, set[str]] = {}
+        """By run: the upstreams that have begun to answer it and not gone on."""
+        self._adapter: Adapter
+        self._client: httpx.AsyncClient
+        self._watch: Watch
+
+    @classmethod
+    def check_deployment(cls, deployment: Deployment, options: Any) -> None:
+        """Raise ValueError unless an answer has its time within the deployment's deadline."""
+        check_deadline(options, deployment.deadline.total_seconds())
+
+    async def on_start(self) -> None:
+        """Load what speaks the provider's wire, and tell of the upstreams."""
+        self._adapter = make_adapter(self.options.provider)
+        # The environment's proxies and logins are not followed: who is asked is deployed.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE)
+        self._client = httpx.AsyncClient(limits=limits, trust_env=False)
+        self._watch = Watch(self._fleet, self._terms, self.workplace)
+        await self._watch.start()
+
+    async def on_stop(self) -> None:
+        """Leave nothing behind."""
+        await self._watch.stop()
+        await self._adapter.close()
+        await self._client.aclose()
+
+    @handler
+    async def generate(self, job: Generate, ctx: Work) -> AsyncIterator[Delta | Generated]:
+        """Yield what the model says, and how it ended; raises Retry if it stopped midway."""
+        answer, report = Answer(), Report(job, ctx)
+        patience = Patience(self._terms.total)
+        asking = Asking(self._fleet, self._adapter, slot=job.slot, patience=patience)
+        try:
+            call = await self._prepare(job, ctx)
+            later = self._shunned.get(ctx.run, set())
+            events = asking.events(call, rounds=self.options.tries, later=later)
+            async with aclosing(events):
+                async for event in events:
+                    if delta := answer.take(event):
+                        yield delta
+                    if answer.full:
+                        break
+        except UpstreamFault as fault:
+            report.upstream = asking.upstream
+            self._retry(asking, fault, ctx)
+            yield report.fail(fault)
+        else:
+            report.upstream = asking.upstream
+            yield report.end(answer, self._refusals)
+        self._shunned.pop(ctx.run, None)
+
+    async def _prepare(self, job: Generate, ctx: Work) -> Call:
+        """The question as it goes to whichever upstream: context, prompt, settings."""
+        options, files = self.options, getattr(ctx, "files", NoFiles())
+        prompt = await prompts.load_prompt(job.prompt, files)
+        messages = prompts.put_first(options.system, prompt.messages)
+        messages = prompts.put_before(await recall(job, ctx, options.context, files), messages)
+        if job.candidates:
+            messages.append(prompts.put_to_judge(await read_candidates(job, ctx)))
+        return Call(
+            client=self._client,
+            upstream=Upstream(url=""),
+            model=job.model if options.forward and job.model else options.model,
+            messages=tuple(messages),
+            load=partial(prompts.load_file, files=files),
+            settings=prompts.settle(options.settings, prompt.settings, options.limits),
+            conversation=job.conversation,
+            timeouts=self._terms.timeouts,
+            extra=options.extra,
+        )
+
+    def _retry(self, asking: Asking, fault: UpstreamFault, ctx: Work) -> None:
+        """After the first piece, only another attempt may mend a fault: raises Retry for it."""
+        last = ctx.attempt >= self.workplace.deployment.attempts
+        if last or not asking.began or not fault.passing:
+            return
+        while len(self._shunned) >= MOST_SHUNNED:
+            del self._shunned[next(iter(self._shunned))]
+        self._shunned.setdefault(ctx.run, set()).add(asking.upstream)
+        raise Retry(f"{asking.upstream}: {fault}", after=AGAIN_AFTER)

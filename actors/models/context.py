@@ -1,0 +1,158 @@
+"""What a model is given of what was said before: whole turns, read from the conversation's log.
+
+Any worker can do so, for nothing of it is kept anywhere else.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import msgspec
+
+from actors.models.files import Files
+from actors.models.options import ContextOptions
+from runtime.work import Work
+from schemas.base import tag_of
+from schemas.conversation import MessageAnswered, MessageSaid
+from schemas.envelope import Envelope
+from schemas.model import (
+    Attachment,
+    Generate,
+    Image,
+    Part,
+    Text,
+    Utterance,
+    history_topic,
+)
+
+BYTES_A_TOKEN = 3
+"""An estimate for all models alike: a little much for English, about right for Chinese."""
+TOKENS_A_MESSAGE = 4
+TOKENS_A_FILE = 1000
+SPARE = 50
+"""Turns that may fail between those that count, before older ones are given up."""
+
+_SAID, _ANSWERED = tag_of(MessageSaid), tag_of(MessageAnswered)
+
+
+@dataclass
+class _Turn:
+    said: Utterance | None = None
+    answers: list[tuple[str, MessageAnswered]] = field(default_factory=list)
+    """Each with the actor that gave it."""
+
+    def answer(self, actor: str) -> MessageAnswered | None:
+        """The actor's own answer, else the first."""
+        own = (answer for who, answer in self.answers if who == actor)
+        return next(own, self.answers[0][1] if self.answers else None)
+
+
+async def recall(
+    job: Generate, ctx: Work, options: ContextOptions, files: Files
+) -> list[Utterance]:
+    """What is put in front of a job's messages, oldest first; nothing without a `context`.
+
+    The last turns that were answered, without the job's own batch, as far as they fit.
+    """
+    wanted = job.context
+    most = (wanted.turns or options.turns) if wanted else 0
+    if wanted is None or not most:
+        return []
+    turns: OrderedDict[str, _Turn] = OrderedDict()
+    read = ctx.read(history_topic(job.conversation), wanted.after, ctx.sequence)
+    async for _, envelope in read:
+        _note(turns, envelope, job.batch)
+        while len(turns) > most + SPARE:
+            turns.popitem(last=False)
+    chosen = _choose(turns, ctx.address.actor, most, wanted.tokens or options.tokens)
+    messages = _chain(chosen, job.prompt.messages)
+    return [await _with_files_that_are_there(one, files) for one in messages]
+
+
+async def read_candidates(job: Generate, ctx: Work) -> list[str]:
+    """The answers that a job is to judge, in the order it names their tasks."""
+    after = job.context.after if job.context else 0
+    found: dict[str, str] = {}
+    async for _, envelope in ctx.read(history_topic(job.conversation), after, ctx.sequence):
+        if envelope.type == _ANSWERED:
+            answer = msgspec.json.decode(envelope.data, type=MessageAnswered)
+            if answer.task in job.candidates:
+                found[answer.task] = answer.text
+    return [found.get(task, "") for task in job.candidates]
+
+
+def estimate(message: Utterance) -> int:
+    """About how many tokens a message takes."""
+    calls = sum(len(one.name) + len(one.arguments.encode()) for one in message.calls)
+    total = TOKENS_A_MESSAGE + calls // BYTES_A_TOKEN
+    for part in message.content:
+        if isinstance(part, Text):
+            total += -(-len(part.text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
+        else:
+            total += TOKENS_A_FILE
+    return total
+
+
+def _note(turns: OrderedDict[str, _Turn], envelope: Envelope[msgspec.Raw], own_batch: str) -> None:
+    if envelope.type == _SAID:
+        said = msgspec.json.decode(envelope.data, type=MessageSaid)
+        if said.batch != own_batch:
+            turns.setdefault(said.batch, _Turn()).said = said.message
+    elif envelope.type == _ANSWERED:
+        answer = msgspec.json.decode(envelope.data, type=MessageAnswered)
+        turn = turns.get(answer.batch)
+        if turn is not None and answer.remembered and answer.outcome == "answered":
+            turn.answers.append((envelope.source.partition("/")[0], answer))
+
+
+def _choose(
+    turns: OrderedDict[str, _Turn], actor: str, most: int, tokens: int
+) -> list[tuple[Utterance, MessageAnswered]]:
+    """The last turns that were answered, as many as are wanted and as fit."""
+    chosen: list[tuple[Utterance, MessageAnswered]] = []
+    for turn in reversed(turns.values()):
+        answer = turn.answer(actor)
+        if turn.said is None or answer is None:
+            continue
+        tokens -= estimate(turn.said) + estimate(_as_said(answer))
+        if tokens < 0 or len(chosen) == most:
+            break
+        chosen.append((turn.said, answer))
+    return chosen[::-1]
+
+
+def _chain(
+    turns: list[tuple[Utterance, MessageAnswered]], then: tuple[Utterance, ...]
+) -> list[Utterance]:
+    """Turns as messages. Tool calls are left out unless what follows answers them, as providers
+    demand; so is what answers a call that is not there."""
+    messages: list[Utterance] = []
+    following = [said for said, _ in turns[1:]] + list(then[:1])
+    for n, (said, answer) in enumerate(turns):
+        if said.role == "tool" and not (messages and messages[-1].calls):
+            continue
+        answered = n < len(following) and following[n].role == "tool"
+        message = _as_said(answer, calls=answered)
+        if message.content or message.calls:
+            messages += [said, message]
+    return messages
+
+
+def _as_said(answer: MessageAnswered, *, calls: bool = True) -> Utterance:
+    return Utterance(
+        role="assistant",
+        content=(Text(answer.text),) if answer.text else (),
+        calls=answer.calls if calls else (),
+        reasoning=answer.reasoning if calls and answer.calls else "",
+    )
+
+
+async def _with_files_that_are_there(message: Utterance, files: Files) -> Utterance:
+    """Files expire; a note says that there was one."""
+    parts: list[Part] = []
+    for part in message.content:
+        file = part.file if isinstance(part, Image | Attachment) else None
+        if file is not None and await files.find(file.id) is None:
+            parts.append(Text(f"[the file {file.name or file.id} is no longer kept]"))
+        else:
+            parts.append(part)
+    return msgspec.structs.replace(message, content=tuple(parts))
