@@ -10,6 +10,10 @@ RuntimeFault             something is wrong with the runtime or its set-up
 ├── AskTimeout               nobody answered in time; they still might
 ├── Refused                  the one who was asked said no
 ├── NotPossible              what an operator asked for cannot be done
+├── FileFault                a file cannot be kept
+│   ├── FileTooLarge             it is larger than it may be
+│   ├── FileMissing              there is none, or none any more
+│   └── FileDamaged              what is there is not what was stored
 └── BusFault                 the bus did not do what it was told
     ├── Unavailable              nothing was sent
     ├── Unknown                  it was sent, and what became of it is not known
@@ -72,6 +76,22 @@ class Refused(RuntimeFault):
 
 class NotPossible(RuntimeFault):
     """What an operator asked for cannot be done; nothing was changed."""
+
+
+class FileFault(RuntimeFault):
+    """A file cannot be kept as it comes."""
+
+
+class FileTooLarge(FileFault):
+    """A file is larger than it may be. Nothing of it is kept."""
+
+
+class FileMissing(FileFault):
+    """There is no such file, or none any more."""
+
+
+class FileDamaged(FileFault):
+    """What the store holds of a file is not what was put there."""
 
 
 class BusFault(RuntimeFault):

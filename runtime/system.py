@@ -19,6 +19,7 @@ from runtime.lookup import Lookup
 from runtime.marker import Marker
 from runtime.memory import Held, Idle
 from runtime.modules import check_name
+from runtime.objects import FileStore
 from schemas.base import tag_of
 from schemas.deployment import Deployment, Kind
 from schemas.node import Failing
@@ -42,6 +43,7 @@ class System:
         self.clock = clock or Clock()
         self.committer = Committer(bus)
         self.lookup = Lookup(bus)
+        self.files = FileStore(bus)
         self.loading = asyncio.Semaphore(LOADS_AT_ONCE)
         """Taken to read a record: after a start every key wants its own at once."""
         self.idle = Idle()

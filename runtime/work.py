@@ -3,8 +3,8 @@
 What it emits is stored with its result, in one commit, or not at all.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -14,14 +14,13 @@ import structlog
 
 from runtime.bus import Outgoing
 from runtime.errors import BusFault, Denied, StateUndecodable, TurnError
+from runtime.reading import read_on, wait_for_bus
 from runtime.run import Attempt
 from runtime.turn import EVENT_TTL, TURN_BYTES
 from schemas import subjects
 from schemas.base import Address, Message, Topic, token
 from schemas.envelope import UNREADABLE, Envelope, decode_any
 from schemas.record import Record
-
-AGAIN_AFTER = 0.1
 
 _decode_record = msgspec.json.Decoder(Record).decode
 
@@ -43,6 +42,8 @@ class Work:
         """What is stored with the result, before it."""
         self.size = 0
         """Bytes of that, about."""
+        self.files = attempt.system.files
+        """Files, which are kept apart from the log: what is put there stays if the job fails."""
         self._attempt = attempt
         self._system = attempt.system
 
@@ -70,29 +71,22 @@ class Work:
 
     async def read(
         self, topic: Topic, after: int = 0, until: int | None = None
-    ) -> AsyncIterator[tuple[int, Envelope[msgspec.Raw]]]:
+    ) -> AsyncGenerator[tuple[int, Envelope[msgspec.Raw]], None]:
         """The events of a topic past a sequence, up to and with another one, oldest first.
 
         All that is stored by now, each with its sequence; one that nobody can read is passed
         over. Waits for a server that is away; raises Denied if it says no.
         """
-        bus, subject = self._system.bus, subjects.event(topic)
-        while True:
-            try:
-                async for page in bus.pages(subject, after=after):
-                    for stored in page:
-                        after = stored.seq
-                        if until is not None and after > until:
-                            return
-                        try:
-                            envelope = decode_any(stored.data)
-                        except UNREADABLE as error:
-                            self.log.warning("event_unreadable", seq=after, error=str(error))
-                            continue
-                        yield after, envelope
-                return
-            except BusFault as fault:
-                await self._wait_out(fault)
+        async with aclosing(read_on(self._system.bus, subjects.event(topic), after=after)) as log:
+            async for stored in log:
+                if until is not None and stored.seq > until:
+                    return
+                try:
+                    envelope = decode_any(stored.data)
+                except UNREADABLE as error:
+                    self.log.warning("event_unreadable", seq=stored.seq, error=str(error))
+                    continue
+                yield stored.seq, envelope
 
     async def record(self, address: Address) -> Record | None:
         """What is kept of an instance of a keyed actor as of now; None if there is nothing.
@@ -106,13 +100,8 @@ class Work:
                 return None if stored is None else _decode_record(stored.data)
             except UNREADABLE as error:
                 raise StateUndecodable(f"{address}: its record cannot be read: {error}") from None
+            except Denied:
+                raise
             except BusFault as fault:
-                await self._wait_out(fault)
-
-    async def _wait_out(self, fault: BusFault) -> None:
-        """The attempt's deadline is what ends this, if nothing else does."""
-        if isinstance(fault, Denied):
-            raise fault
-        self.log.debug("read_again", error=str(fault))
-        await asyncio.sleep(AGAIN_AFTER)
-        await self._system.bus.link.connected.wait()
+                self.log.debug("read_again", subject=subject, error=str(fault))
+            await wait_for_bus(self._system.bus)

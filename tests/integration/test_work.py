@@ -44,6 +44,7 @@ class Look(Job[Told], tag="scribe.look"):
 
     early: bool = False
     of: str = ""
+    file: str = ""
 
 
 class Begin(Message, tag="boss.begin"):
@@ -107,6 +108,8 @@ class Scribe(Worker):
         if job.of:
             record = await ctx.record(Address("boss", job.of))
             return Told(seen=(record.key if record else "nobody",))
+        if job.file:
+            return Told(seen=tuple([chunk.decode() async for chunk in ctx.files.read(job.file)]))
         until = ctx.sequence if job.early else None
         found = [envelope async for _, envelope in ctx.read(KEPT, until=until)]
         ctx.emit(TALK, Kept(text="looked"))
@@ -274,3 +277,14 @@ async def test_a_long_history_is_read_a_page_at_a_time(kit: Kit) -> None:
 
     # They were all read: together they are too much for a result.
     assert "a result of 24" in failed.reason
+
+
+async def test_a_worker_has_files(kit: Kit) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"bytes"
+
+    file = await kit.host.system.files.put("a", pieces(), ttl=timedelta(minutes=1))
+    await begin(kit, Look(file=file.id))
+    told = await kit.event(TALK, Told)
+
+    assert told.seen == ("bytes",)

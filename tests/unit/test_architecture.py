@@ -25,6 +25,7 @@ ALLOWED = {
         "runtime.keys",
         "runtime.kv",
         "runtime.log",
+        "runtime.objects",
         "runtime.packet",
         "runtime.pull",
         "runtime.store.storewatch",
