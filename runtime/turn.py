@@ -177,10 +177,15 @@ class Turn:
         self._ids = 0
         self._said = 0
 
-    def deployed(self, name: str, *kinds: Kind) -> bool:
-        """Whether an actor of that name is deployed, as one of `kinds` if any are given."""
+    def deployed(self, name: str, *kinds: Kind, handling: type[Message] | None = None) -> bool:
+        """Whether an actor of that name is deployed, as one of `kinds` if any are given.
+
+        With `handling` it must also be known to handle that message, where that is known.
+        """
         found = self._deployments.get(name)
-        return found is not None and (not kinds or found.kind in kinds)
+        if found is None or (kinds and found.kind not in kinds):
+            return False
+        return handling is None or not found.handles or tag_of(handling) in found.handles
 
     @cached_property
     def log(self) -> Any:

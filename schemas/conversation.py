@@ -10,12 +10,25 @@ from typing import Literal
 import msgspec
 
 from schemas.base import Message, Request
-from schemas.model import FileRef, Finish, Outcome, Prompt, ToolCall, Usage, Utterance
+from schemas.model import (
+    Context,
+    FileRef,
+    Finish,
+    Outcome,
+    Prompt,
+    ToolCall,
+    Usage,
+    Utterance,
+)
 
 SESSION = "session"
 """The type that keeps conversations, one instance each; its key is the conversation's id."""
 COMPLETION = "completion"
 """The same for conversations of one request, which are soon forgotten."""
+BATCH = "batch"
+"""The type that gathers the answers to one request; its key is the batch's id."""
+NOBODY = "anonymous"
+"""The principal of whoever does not say who they are."""
 
 BatchStatus = Literal["PENDING", "PROCESSING", "SUCCESS", "FAILED", "PARTIAL"]
 TaskStatus = Literal["PENDING", "PROCESSING", "SUCCESS", "FAILED"]
@@ -24,6 +37,12 @@ STATUS_NUMBERS = {"PENDING": 0, "SUCCESS": 1, "FAILED": 2, "PROCESSING": 3, "PAR
 
 FINAL = ("SUCCESS", "FAILED", "PARTIAL")
 MOST_TASKS = 16
+MOST_ACTORS = 8
+"""Actors that one task may be given to, one after the other."""
+MOST_NAME = 200
+"""Characters of what a client calls a model."""
+LONGEST = 12 * 3600.0
+"""Seconds that a batch may take."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,6 +63,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actors: tuple[str, ...]
     model: str
     slot: int = 0
+
+
+def is_open_to(owner: str, principal: str) -> bool:
+    """Whether a principal may see and continue what belongs to an owner.
+
+    What was begun without saying who one is belongs to nobody. Messages without a principal
+    come from within.
+    """
+    return owner in ("", NOBODY) or principal in ("", owner)
 
 
 class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +99,10 @@ class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
     `prompt` is what the models are given. `said` is what the conversation remembers of it: None
     for a request that leaves nothing behind. A `whole` prompt brings its context along (as does
     one without `said`): nothing that was said before is put in front of it. `deadline` is in
-    seconds from now (0: as the batch's options say). Who asked is the envelope's principal.
-    Refused: 404 `model_not_found`, 422 `invalid_batch`, 409 `MANUAL_IN_PROGRESS`.
+    seconds from now (0: as the session's options say). Who asked is the envelope's principal.
+    Refused: 404 `model_not_found` (no actor of a task is deployed) and `conversation_not_found`
+    (it is somebody else's), 413 `prompt_too_large`, 422 `invalid_batch`, 429 `too_many_runs`,
+    503 `batches_not_deployed`, 409 `MANUAL_IN_PROGRESS`.
     """
 
     tasks: tuple[Wanted, ...]
@@ -90,7 +120,10 @@ class Aborted(Message, tag="session.aborted"):
 
 
 class Abort(Request[Aborted], tag="session.abort"):
-    """Stop one run, all of a batch, or (neither is named) all of the conversation."""
+    """Stop one run, all of a batch, or (neither is named) all of the conversation.
+
+    Refused: 404 `conversation_not_found`.
+    """
 
     run: str = ""
     batch: str = ""
@@ -98,7 +131,11 @@ class Abort(Request[Aborted], tag="session.abort"):
 
 
 class RunWanted(Message, tag="session.run_wanted"):
-    """A batch wants (another) run for a task; it is told of it by a `RunOpened`."""
+    """A batch wants (another) run for a task; it is told of it by a `RunOpened`.
+
+    It takes the place of the run `over`; one that is no longer live was stopped, and nothing
+    follows it. Past `expires` it is not worth doing.
+    """
 
     batch: str
     task: str
@@ -108,7 +145,9 @@ class RunWanted(Message, tag="session.run_wanted"):
     slot: int = 0
     candidates: tuple[str, ...] = ()
     remember: bool = True
-    whole: bool = False
+    context: Context | None = None
+    over: str = ""
+    expires: datetime | None = None
     reason: str = ""
 
 
@@ -118,20 +157,33 @@ class RunsOver(Message, tag="session.runs_over"):
     runs: tuple[str, ...]
 
 
+class SweepDue(Message, tag="session.sweep_due"):
+    """A session's reminder, while runs are live: to end those whose time is over."""
+
+
 # -- said to a batch -----------------------------------------------------------------------
 
 
 class StartBatch(Message, tag="batch.start"):
-    """Gather what comes of these tasks; their first runs are started already."""
+    """Gather what comes of these tasks; their first runs are started already.
+
+    `wanted` names only actors that were deployed, the first of which has the run. `session` is
+    the type that keeps the conversation, `after` the sequence of the request, `deadline` in
+    seconds from when this was said (0: the longest); `keep` is how many seconds events are kept
+    (0: as all are).
+    """
 
     conversation: str
     tasks: tuple[OpenTask, ...]
     wanted: tuple[Wanted, ...]
     prompt: Prompt
     said: Utterance | None = None
-    whole: bool = False
+    context: Context | None = None
     policy: Policy = Policy()
     deadline: float = 0
+    session: str = SESSION
+    after: int = 0
+    keep: float = 0
 
 
 class RunOpened(Message, tag="batch.run_opened"):
@@ -144,11 +196,12 @@ class RunOpened(Message, tag="batch.run_opened"):
 
 
 class RunStopped(Message, tag="batch.run_stopped"):
-    """Somebody stopped a run: whoever may, for the reason given."""
+    """Somebody stopped a run: whoever may, for the reason given; `entire` if all of its batch."""
 
     task: str
     run: str
     reason: str
+    entire: bool = False
 
 
 class BatchOverdue(Message, tag="batch.overdue"):
@@ -166,6 +219,7 @@ class LiveRun(msgspec.Struct, kw_only=True, omit_defaults=True):
     actor: str
     model: str
     since: datetime | None = None
+    until: datetime | None = None
 
 
 class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -178,17 +232,23 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     owner: str = ""
     """The principal that said something first."""
     live: dict[str, LiveRun] = {}
+    sweeps: datetime | None = None
+    """When runs are looked for whose time is over; None while none is live."""
     marks: list[int] = []
     batches: int = 0
 
 
 class TaskState(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A task of a batch: which actors have had it, and what came of it."""
+    """A task of a batch: which actors have had it, and what came of it.
+
+    While it is `waiting` for another run, `run` is still the one that has ended.
+    """
 
     wanted: Wanted
     status: TaskStatus = "PENDING"
     actor: str = ""
     run: str = ""
+    waiting: bool = False
     tried: list[str] = []
     outcome: Outcome | None = None
     finish: Finish = "stop"
@@ -204,21 +264,26 @@ class TaskState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class BatchState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A batch by its id. `after` is a sequence before which nothing of it was said; `winner` is
-    the task that its policy chose."""
+    the task that its policy chose. Once it is `stopped`, no further run is wanted."""
 
     conversation: str = ""
     status: BatchStatus = "PENDING"
     prompt: Prompt = Prompt()
     said: Utterance | None = None
-    whole: bool = False
+    context: Context | None = None
     policy: Policy = Policy()
     tasks: dict[str, TaskState] = {}
     judge: TaskState | None = None
     winner: str = ""
     created: datetime | None = None
+    due: datetime | None = None
     finished: datetime | None = None
+    stopped: bool = False
+    reason: str = ""
     after: int = 0
     owner: str = ""
+    session: str = SESSION
+    keep: float = 0
 
 
 # -- told on history/<conversation>: whole messages ------------------------------------------

@@ -85,11 +85,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker reads from the log of a conversation before it asks its model.
 
-    `after` is a sequence before which nothing is needed; only the last `turns` whole turns are
-    taken, and of those what fits into about `tokens` tokens (0: as the model's options say).
+    What counts was stored after the sequence `after` and not after `until`, which is that of the
+    request itself; only the last `turns` whole turns are taken, and of those what fits into
+    about `tokens` tokens (0: as the model's options say).
     """
 
     after: int = 0
+    until: int = 0
     turns: int = 0
     tokens: int = 0
 
