@@ -75,6 +75,9 @@ class Timeouts:
     pool: float = 10.0
 
 
+DEFAULT = Timeouts()
+
+
 @dataclass(frozen=True)
 class Upstream:
     """Where a provider is: its base URL, and the key for it, which is in no repr."""
@@ -89,7 +92,8 @@ class Call:
     """One question to one upstream. `settings` are in the words of OpenAI's chat completions.
 
     `load` returns the bytes of a file of ours. `extra` is what a deployment adds for its
-    provider, put into the request as it is.
+    provider, put into the request as it is; `dialect` is how its server differs from others of
+    the provider (dialects.py).
     """
 
     client: httpx.AsyncClient
@@ -99,8 +103,9 @@ class Call:
     load: Callable[[FileRef], Awaitable[bytes]]
     settings: dict[str, Any] = field(default_factory=dict)
     conversation: str = ""
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = DEFAULT
     extra: dict[str, Any] = field(default_factory=dict)
+    dialect: dict[str, Any] = field(default_factory=dict)
 
 
 class Adapter(Protocol):
