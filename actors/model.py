@@ -17,7 +17,6 @@ from actors.models.asking import Asking
 from actors.models.context import read_candidates, recall
 from actors.models.events import Adapter, Call, Upstream
 from actors.models.faults import UpstreamFault
-from actors.models.files import NoFiles
 from actors.models.options import ModelOptions, Terms, check_deadline
 from actors.models.patience import Patience
 from actors.models.providers import make_adapter
@@ -91,7 +90,8 @@ class Model(Worker):
                         break
         except UpstreamFault as fault:
             report.upstream = asking.upstream
-            self._retry(asking, fault, ctx)
+            if not patience.over:
+                self._retry(asking, fault, ctx)
             yield report.fail(fault)
         else:
             report.upstream = asking.upstream
@@ -100,18 +100,18 @@ class Model(Worker):
 
     async def _prepare(self, job: Generate, ctx: Work) -> Call:
         """The question as it goes to whichever upstream: context, prompt, settings."""
-        options, files = self.options, getattr(ctx, "files", NoFiles())
-        prompt = await prompts.load_prompt(job.prompt, files)
+        options = self.options
+        prompt = await prompts.load_prompt(job.prompt, ctx.files)
         messages = prompts.put_first(options.system, prompt.messages)
-        messages = prompts.put_before(await recall(job, ctx, options.context, files), messages)
+        messages = prompts.put_before(await recall(job, ctx, options.context), messages)
         if job.candidates:
             messages.append(prompts.put_to_judge(await read_candidates(job, ctx)))
         return Call(
             client=self._client,
             upstream=Upstream(url=""),
-            model=job.model if options.forward and job.model else options.model,
+            model=options.model,
             messages=tuple(messages),
-            load=partial(prompts.load_file, files=files),
+            load=partial(prompts.load_file, files=ctx.files),
             settings=prompts.settle(options.settings, prompt.settings, options.limits),
             conversation=job.conversation,
             timeouts=self._terms.timeouts,

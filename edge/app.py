@@ -10,25 +10,32 @@ from starlette.routing import BaseRoute
 
 from edge.asking import TRANSLATIONS
 from edge.auth import Authentication, Authorization, Doorkeeper
+from edge.batches import Batches
 from edge.catalog import Catalog
 from edge.chat import Chat
 from edge.children import Children
+from edge.conversations import Conversing
 from edge.docs import documentation
+from edge.downloads import Downloads
 from edge.health import HealthCheck, own_version
 from edge.journal import Journal
 from edge.models import Listing
+from edge.nodes import Nodes
 from edge.observing import Observing
 from edge.openapi import describe, publish
 from edge.operation import Operation, routes
 from edge.problem import Answering, Answers
 from edge.relay import Relay
+from edge.remembered import Remembered
 from edge.shared import Shared
 from edge.sse import Streams
 from edge.storegate import StoreGate
 from edge.tasks import Tasks
+from edge.uploads import Uploads
 from runtime.bus import Bus
 from runtime.config import Config
 from runtime.keys import listens_on_loopback_only, resolve_keys
+from runtime.objects import FileStore
 
 TITLE = "Callboard"
 ABOUT = (
@@ -56,7 +63,7 @@ def build_app(
     shared = Shared(bus, streams)
     answers = Answers(translations=TRANSLATIONS)
     app = Starlette(
-        routes=_routes(_operations(shared, doorkeeper), docs=config.edge.docs),
+        routes=_routes(_operations(shared, doorkeeper, config), docs=config.edge.docs),
         middleware=[
             Middleware(Observing),
             Middleware(Answering, answers=answers),
@@ -71,9 +78,13 @@ def build_app(
     return app
 
 
-def _operations(shared: Shared, doorkeeper: Doorkeeper) -> list[Operation]:
+def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[Operation]:
     relay = (Relay(shared), Tasks(shared), Journal(shared), Children(shared))
-    surfaces = (*relay, Listing(shared, Catalog(shared.deployed)), Chat())
+    catalog, remembered, store = Catalog(shared.deployed), Remembered(shared), FileStore(shared.bus)
+    batches = Batches(shared, catalog, Uploads(store, config.edge.files), remembered)
+    asking = (Listing(shared, catalog), Chat(batches.dialect()), batches)
+    seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
+    surfaces = (*relay, *asking, *seeing)
     table = [operation for surface in surfaces for operation in surface.operations()]
     return [*table, *HealthCheck(shared, doorkeeper).operations()]
 

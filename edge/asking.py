@@ -30,9 +30,18 @@ CONNECT_WITHIN = 0.8
 
 
 async def ask_for(
-    request: Request, bus: Bus, route: str, to: Address, message: Asked[Reply], **told: Any
+    request: Request,
+    bus: Bus,
+    route: str,
+    to: Address,
+    message: Asked[Reply],
+    *,
+    bodyhash: str = "",
+    **told: Any,
 ) -> Reply:
     """Ask an actor what the client of `request` wants of it, and return the answer.
+
+    A repeat is told from another request by `bodyhash`, or by the message if it is empty.
 
     Raises Refusal with the actor's reason, 503 if it cannot be stored, 507 if there is no room,
     504 if it is stored and not answered yet. `told` is in the answer if what became of the
@@ -43,7 +52,7 @@ async def ask_for(
     origin = Origin(
         id=message_id(principal.id, route, f"{to}", key) if key else "",
         principal=principal.id,
-        bodyhash=fingerprint(message),
+        bodyhash=bodyhash or fingerprint(message),
         traceparent=request.state.traceparent,
     )
     try:
@@ -67,7 +76,7 @@ async def wait_for_bus(bus: Bus) -> None:
         raise Refusal(503, "unavailable", "there is no connection to NATS; try again") from None
 
 
-def fingerprint(message: Message) -> str:
+def fingerprint(message: Any) -> str:
     """A hash of what was said, whatever the order of its fields was."""
     return hashlib.sha256(msgspec.json.encode(message, order="sorted")).hexdigest()
 

@@ -25,10 +25,15 @@ READ = "relay:read"
 CALLBACK = "relay:callback"
 CHAT_SEND = "chat:send"
 CHAT_READ = "chat:read"
+CHAT_ALL = "chat:all"
+NODES_READ = "nodes:read"
+NODES_WRITE = "nodes:write"
 READS = frozenset({READ, CHAT_READ})
+LOCAL_READS = READS | {CHAT_ALL, NODES_READ}
 
 API = "/api/"
 CHAT = "/v1/"
+FILES = "/files/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 READING = frozenset({"GET", "HEAD"})
 
@@ -97,7 +102,8 @@ class Doorkeeper:
     """Knows the keys, and admits those who have one.
 
     Reading may be open to everybody (`open_reads`), or to this machine (`local_reads`), which a
-    request is not from that says it was forwarded. As long as nobody has chosen a key, this
+    request is not from that says it was forwarded; only this machine sees everybody's
+    conversations. As long as nobody has chosen a key, this
     machine may also ask models, with any key: clients of OpenAI insist on sending one.
     """
 
@@ -110,7 +116,9 @@ class Doorkeeper:
         lock_out: LockOut | None = None,
     ) -> None:
         self._keys = [(key.secret_hash, _principal_of(key)) for key in keys]
-        may_read = READS if open_reads or local_reads else frozenset[str]()
+        may_read = LOCAL_READS if local_reads else frozenset[str]()
+        if open_reads:
+            may_read = READS
         self._anonymous = Principal("anonymous", "anonymous", may_read)
         self._guest = replace(self._anonymous, scopes=may_read | {CHAT_SEND})
         self._keyless = local_reads and all(known == _DEFAULT for known, _ in self._keys)
@@ -131,7 +139,7 @@ class Doorkeeper:
         self._lock_out.check(address)
         found = self._find(secret)
         if found is None:
-            if self._keyless and connection.scope["path"].startswith(CHAT):
+            if self._keyless and connection.scope["path"].startswith((CHAT, FILES)):
                 return self._admit_nobody(connection)
             self._lock_out.count(address)
             raise unauthorized()
@@ -174,8 +182,8 @@ class Doorkeeper:
 class Authentication:
     """Middleware: nobody gets further without having said who they are, where that is needed.
 
-    The principal is `request.state.principal`. Below `/api/` and `/v1/` even a path that does not
-    exist is told only to who may ask.
+    The principal is `request.state.principal`. Below `/api/`, `/v1/` and `/files/` even a path
+    that does not exist is told only to who may ask.
     """
 
     def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
@@ -188,7 +196,7 @@ class Authentication:
             connection = HTTPConnection(scope)
             refuse_credentials(connection)
             _refuse_foreign_origin(connection)
-            if scope["path"].startswith((API, CHAT)):
+            if scope["path"].startswith((API, CHAT, FILES)):
                 principal = self._doorkeeper.admit(connection)
                 needed = _least_scope(scope["path"], scope["method"])
                 if scope["method"] != "OPTIONS" and not principal.known:
@@ -232,7 +240,7 @@ def unauthorized() -> Refusal:
 
 def _least_scope(path: str, method: str) -> str:
     """What somebody unknown needs to be told anything at all."""
-    if path.startswith(CHAT):
+    if path.startswith((CHAT, FILES)):
         return CHAT_READ if method in SAFE else CHAT_SEND
     return READ if method in SAFE else ""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import structlog
@@ -18,6 +19,16 @@ AT_ONCE = 64 * 1024
 """Bytes that are written together, if they wait already."""
 
 Snapshot: TypeAlias = Callable[[], Awaitable[Any]]
+"""Tells how things stand: as of now about, or exactly `AsOf` a place in the log."""
+JOINED = "this is how things stand where you come in"
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """How things stand at a cursor: what comes after it is not in the data, all before it is."""
+
+    cursor: int
+    data: Any
 
 
 class TopicFeed:
@@ -40,19 +51,24 @@ class TopicFeed:
             if not isinstance(item, Reset):
                 return self._with_more(item.block)
             self._hole = item
-        while True:
-            try:
-                data = {"reason": self._hole.reason, "snapshot": await self._snapshot()}
-                break
-            except BusFault as fault:
-                log.debug("snapshot_not_made", error=str(fault))
-                await asyncio.sleep(AGAIN_AFTER)
+        found, cursor = await self._look(), self._hole.cursor
+        if isinstance(found, AsOf):
+            self._following.skip(found.cursor)
+            found, cursor = found.data, found.cursor
         hole, self._hole = self._hole, None
-        return block("reset", data, cursor=hole.cursor)
+        return block("reset", {"reason": hole.reason, "snapshot": found}, cursor=cursor)
 
     def close(self) -> None:
         """Follow no more."""
         self._following.close()
+
+    async def _look(self) -> Any:
+        while True:
+            try:
+                return await self._snapshot()
+            except BusFault as fault:
+                log.debug("snapshot_not_made", error=str(fault))
+                await asyncio.sleep(AGAIN_AFTER)
 
     def _with_more(self, first: bytes) -> bytes:
         blocks, size = [first], len(first)
@@ -65,3 +81,11 @@ class TopicFeed:
 async def open_feed(hub: Hub, topic: Topic, after: int | None, snapshot: Snapshot) -> TopicFeed:
     """Follow a topic past a cursor, from now on if there is none. Raises BusFault."""
     return TopicFeed(await hub.follow(topic, after), snapshot)
+
+
+async def join_feed(hub: Hub, topic: Topic, after: int | None, snapshot: Snapshot) -> TopicFeed:
+    """The same, but who brings no cursor is first told how things stand, by a `reset`."""
+    following = await hub.follow(topic, after)
+    if after is None:
+        following.restart(Reset(following.cursor, JOINED))
+    return TopicFeed(following, snapshot)

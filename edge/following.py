@@ -280,6 +280,11 @@ class Following:
         """Take what comes after `cursor`, which is now: there is nothing to read before it."""
         self.cursor, self._behind = cursor, False
 
+    def skip(self, cursor: int) -> None:
+        """Leave out what comes up to `cursor`: it is known already."""
+        if cursor > self.cursor:
+            self.cursor, self._behind = cursor, True
+
     def restart(self, reset: Reset) -> None:
         """Say first that there is a hole, and go on behind it."""
         self.begin(reset.cursor)

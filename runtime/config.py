@@ -19,9 +19,11 @@ from runtime.actor_table import DURATIONS, ActorTable, check_actor_name, find_fa
 from runtime.errors import ConfigError
 from runtime.lines import Place
 from runtime.source import Source, one_line, quote
+from schemas.model import KINDS
 
 MOST_CONNECTIONS = 100_000
 MOST_HOSTS = 64
+MOST_FILE_BYTES = 1024 * 1024 * 1024
 LONGEST_NAME = 64
 
 UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
@@ -38,7 +40,16 @@ _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # Capitals only: a secret that was put where its variable's name belongs is seldom all of them.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
-SCOPES = ("relay:send", "relay:read", "relay:callback", "chat:send", "chat:read")
+SCOPES = (
+    "relay:send",
+    "relay:read",
+    "relay:callback",
+    "chat:send",
+    "chat:read",
+    "chat:all",
+    "nodes:read",
+    "nodes:write",
+)
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -70,6 +81,16 @@ class KeyTable(_Table):
     tier: Literal["user", "vip", "agent"] = "user"
 
 
+class FilesTable(_Table):
+    """Which files may be uploaded, how large and how many with one request, and for how long."""
+
+    most_bytes: Annotated[int, msgspec.Meta(ge=1, le=MOST_FILE_BYTES)] = 20 * 1024 * 1024
+    most_together: Annotated[int, msgspec.Meta(ge=1, le=MOST_FILE_BYTES)] = 64 * 1024 * 1024
+    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
+    keep: timedelta = timedelta(days=30)
+    kinds: list[str] = msgspec.field(default_factory=lambda: list(KINDS))
+
+
 class EdgeTable(_Table):
     """Where HTTP is served, to whom, and how much."""
 
@@ -83,6 +104,7 @@ class EdgeTable(_Table):
     certificate: str = ""
     certificate_key: str = ""
     key: list[KeyTable] = []
+    files: FilesTable = msgspec.field(default_factory=FilesTable)
 
 
 class HostTable(_Table):
@@ -205,9 +227,12 @@ def _read_durations(source: Source) -> None:
         for key in DURATIONS:
             if isinstance(table, dict) and key in table:
                 table[key] = source.at(("actor", index, key), duration, table[key])
-    host = source.raw.get("host")
-    if isinstance(host, dict) and "block_limit" in host:
-        host["block_limit"] = source.at(("host", "block_limit"), duration, host["block_limit"])
+    for place in (("host", "block_limit"), ("edge", "files", "keep")):
+        within: Any = source.raw
+        for key in place[:-1]:
+            within = within.get(key) if isinstance(within, dict) else None
+        if isinstance(within, dict) and place[-1] in within:
+            within[place[-1]] = source.at(place, duration, within[place[-1]])
 
 
 # -- checking what types cannot say ------------------------------------------------------------
@@ -219,6 +244,8 @@ def _check(config: Config, source: Source) -> None:
     _check_certificate(config.edge, source)
     for name in config.edge.hosts:
         source.at(("edge", "hosts"), _check_served, name)
+    for kind in config.edge.files.kinds:
+        source.at(("edge", "files", "kinds"), _check_kind, kind)
     for name in config.host.run:
         source.at(("host", "run"), check_actor_name, name)
     source.at(("host", "name"), check_host_name, config.host.name)
@@ -281,6 +308,11 @@ def _check_sync(text: str) -> None:
 def _check_served(name: str) -> None:
     if name != "*" and not _is_host(name):
         raise ValueError(f"{name!r}: expected a host name, without scheme and port")
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"{quote(kind)}: expected some of {', '.join(KINDS)}")
 
 
 def _check_variable(name: str) -> None:

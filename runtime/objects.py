@@ -86,10 +86,12 @@ class FileStore:
         media: str = "application/octet-stream",
         ttl: timedelta,
         most: int = MOST,
+        owner: str = "",
     ) -> FileRef:
         """Store what comes, piece by piece, for `ttl`; it can be read once this returns.
 
-        `name` is what its sender calls it. Nothing stays of a file that ends early, by whatever
+        `name` is what its sender calls it, `owner` the principal whose it is. Nothing stays of a
+        file that ends early, by whatever
         `chunks` raises or by being cancelled. Raises FileTooLarge past `most` bytes, FileFault
         after half an hour or for a name that is too long, BusFault if it cannot be stored.
         """
@@ -100,7 +102,7 @@ class FileStore:
             async with aclosing(_regroup(chunks, most)) as regrouped:
                 async for chunk in regrouped:
                     await upload.add(chunk)
-            return await upload.end(name, media)
+            return await upload.end(name, media, owner)
         except BaseException:
             self._discard_later(upload.id)
             raise
@@ -134,6 +136,11 @@ class FileStore:
         said = info.metadata
         media = said.get("media", "application/octet-stream")
         return FileRef(id=info.name, name=said.get("name", ""), media=media, size=info.size)
+
+    async def owner(self, file: str) -> str:
+        """The principal whose a file is; nothing if it is nobody's, or not there. As `find`."""
+        info = await self._describe(file)
+        return info.metadata.get("owner", "") if info else ""
 
     async def delete(self, file: str) -> bool:
         """Take a file away; False if it was not there. Raises BusFault."""
@@ -200,7 +207,7 @@ class _Upload:
         self._size += len(chunk)
         self._count += 1
 
-    async def end(self, name: str, media: str) -> FileRef:
+    async def end(self, name: str, media: str, owner: str) -> FileRef:
         """Store the description, which makes it a file."""
         info = _Info(
             name=self.id,
@@ -211,7 +218,7 @@ class _Upload:
             digest=_sum(self._digest),
             mtime=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             description=name,
-            metadata={"name": name, "media": media},
+            metadata={"name": name, "media": media, "owner": owner},
             options={"max_chunk_size": CHUNK},
         )
         headers = {**_ROLLUP, **expiry(self._ttl)}

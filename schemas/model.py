@@ -19,6 +19,20 @@ MOST_INLINE = 32 * 1024
 MOST_TEXT = 256 * 1024
 """Characters of one answer that are kept; what is longer ends with the finish `length`."""
 
+KINDS = (
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "application/pdf",
+    "audio/wav",
+    "audio/mpeg",
+    "audio/flac",
+    "audio/ogg",
+    "text/plain",
+)
+"""What an uploaded file may be, as sniffed: no archives, and nothing that a browser would run."""
+
 
 class FileRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file in the store: its id there, what its sender calls it, its sniffed type, its bytes."""

@@ -77,7 +77,7 @@ class Asking:
                             yield event
                     return
                 except UpstreamFault as fault:
-                    if self.began or fault.code in OUR_FAULT:
+                    if self.began or fault.code in OUR_FAULT or self._patience.over:
                         raise
                     last = fault
         raise last or UpstreamFault("unreachable", "there is no upstream", status=503)

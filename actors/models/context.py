@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from actors.models.files import Files
 from actors.models.options import ContextOptions
+from runtime.objects import FileStore
 from runtime.work import Work
 from schemas.base import tag_of
 from schemas.conversation import MessageAnswered, MessageSaid
@@ -28,6 +28,7 @@ BYTES_A_TOKEN = 3
 """An estimate for all models alike: a little much for English, about right for Chinese."""
 TOKENS_A_MESSAGE = 4
 TOKENS_A_FILE = 1000
+NO_LIMIT = 10**9
 SPARE = 50
 """Turns that may fail between those that count, before older ones are given up."""
 
@@ -46,26 +47,26 @@ class _Turn:
         return next(own, self.answers[0][1] if self.answers else None)
 
 
-async def recall(
-    job: Generate, ctx: Work, options: ContextOptions, files: Files
-) -> list[Utterance]:
+async def recall(job: Generate, ctx: Work, options: ContextOptions) -> list[Utterance]:
     """What is put in front of a job's messages, oldest first; nothing without a `context`.
 
-    The last turns that were answered, without the job's own batch, as far as they fit.
+    The last turns that were answered, without the job's own batch, as far as they fit: of what
+    the job and the deployment allow the less.
     """
     wanted = job.context
-    most = (wanted.turns or options.turns) if wanted else 0
-    if wanted is None or not most:
+    if wanted is None or not options.turns:
         return []
+    most = min(wanted.turns or options.turns, options.turns)
+    tokens = min(one for one in (wanted.tokens, options.tokens, NO_LIMIT) if one)
     turns: OrderedDict[str, _Turn] = OrderedDict()
     read = ctx.read(history_topic(job.conversation), wanted.after, ctx.sequence)
     async for _, envelope in read:
         _note(turns, envelope, job.batch)
         while len(turns) > most + SPARE:
             turns.popitem(last=False)
-    chosen = _choose(turns, ctx.address.actor, most, wanted.tokens or options.tokens)
+    chosen = _choose(turns, ctx.address.actor, most, tokens)
     messages = _chain(chosen, job.prompt.messages)
-    return [await _with_files_that_are_there(one, files) for one in messages]
+    return [await _with_files_that_are_there(one, ctx.files) for one in messages]
 
 
 async def read_candidates(job: Generate, ctx: Work) -> list[str]:
@@ -146,8 +147,8 @@ def _as_said(answer: MessageAnswered, *, calls: bool = True) -> Utterance:
     )
 
 
-async def _with_files_that_are_there(message: Utterance, files: Files) -> Utterance:
-    """Files expire; a note says that there was one."""
+async def _with_files_that_are_there(message: Utterance, files: FileStore) -> Utterance:
+    """FileStore expire; a note says that there was one."""
     parts: list[Part] = []
     for part in message.content:
         file = part.file if isinstance(part, Image | Attachment) else None

@@ -75,7 +75,6 @@ class ModelOptions(_Table):
     aliases: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
     owned_by: str = "callboard"
-    forward: bool = False
     upstreams: tuple[UpstreamOptions, ...] = ()
     registry: bool | RegistryOptions = False
     timeout: str = "300s"
@@ -203,7 +202,7 @@ def _check_provider(options: ModelOptions) -> None:
         check_extra(options.extra)
     elif options.provider != "ollama" and not options.upstreams and not options.registry:
         raise ValueError('upstreams: expected at least one, such as [{ key_env = "…" }]')
-    if options.provider not in ("echo", "coze") and not (options.model or options.forward):
+    if options.provider not in ("echo", "coze") and not options.model:
         raise ValueError("model: expected its name as the provider knows it")
 
 

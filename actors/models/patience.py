@@ -22,6 +22,11 @@ class Patience:
         self._late = self._waiting = self._cancelled = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether all the time has been used."""
+        return asyncio.get_running_loop().time() >= self.end
+
     def expect_first(self, seconds: float, whose: str) -> None:
         """From now on the first piece of an answer may take so long."""
         soon = asyncio.get_running_loop().time() + seconds

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from actors.models.faults import UpstreamFault
-from actors.models.files import Files
+from runtime.errors import FileFault
+from runtime.objects import FileStore
 from schemas.model import FileRef, Prompt, Text, Utterance
 
 MOST_PROMPT = 16 * 1024 * 1024
@@ -21,7 +22,7 @@ JUDGE = (
 )
 
 
-async def load_prompt(prompt: Prompt, files: Files) -> Prompt:
+async def load_prompt(prompt: Prompt, files: FileStore) -> Prompt:
     """The prompt itself, if it was too long for a message and is a file."""
     if prompt.body is None:
         return prompt
@@ -36,7 +37,7 @@ async def load_prompt(prompt: Prompt, files: Files) -> Prompt:
     )
 
 
-async def load_file(file: FileRef, files: Files, *, most: int = MOST_FILE) -> bytes:
+async def load_file(file: FileRef, files: FileStore, *, most: int = MOST_FILE) -> bytes:
     """A file's bytes; raises UpstreamFault if it is gone or too large."""
     name = file.name or file.id
     found = await files.find(file.id)
@@ -46,8 +47,11 @@ async def load_file(file: FileRef, files: Files, *, most: int = MOST_FILE) -> by
         reason = f"the file {name!r} has {found.size} bytes, at most {most}"
         raise UpstreamFault("too_long", reason, status=413)
     data = bytearray()
-    async for chunk in files.read(file.id):
-        data += chunk
+    try:
+        async for chunk in files.read(file.id):
+            data += chunk
+    except FileFault as error:
+        raise UpstreamFault("bad_request", f"the file {name!r}: {error}", status=404) from None
     return bytes(data)
 
 

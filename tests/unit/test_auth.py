@@ -11,6 +11,7 @@ from edge.auth import (
     ADDRESSES,
     CHAT_READ,
     CHAT_SEND,
+    LOCAL_READS,
     READ,
     SEND,
     TRIES,
@@ -162,7 +163,7 @@ def test_without_a_key_of_its_own_a_machine_may_ask_its_models_with_any_key_or_n
     guest = admit(keyless)
     behind_a_proxy = admit(keyless, "/v1/chat/completions", ("X-Forwarded-For", "10.0.0.7"))
 
-    assert guest.scopes == {READ, CHAT_READ, CHAT_SEND}
+    assert guest.scopes == LOCAL_READS | {CHAT_SEND}
     assert not guest.known
     assert CHAT_SEND not in behind_a_proxy.scopes
 
@@ -240,7 +241,7 @@ def test_what_opens_this_machine_only_opens_nothing_behind_a_proxy(name: str) ->
     assert "default key" in with_default.detail
     assert "without a key" in without.detail
     assert door.admit(with_key(PUBLIC_DEFAULT)).id == "default"
-    assert door.admit(asked(method="GET")).scopes == OPEN
+    assert door.admit(asked(method="GET")).scopes == LOCAL_READS
     assert door.admit(asked([("X-Relay-API-Key", OTHER), passed_on])).id == "own"
     assert for_all.admit(asked([passed_on], method="GET")).scopes == OPEN
 
