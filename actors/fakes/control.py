@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors.fakes.frames import Whole, encode
 from actors.fakes.ledger import Asked
+from actors.fakes.switches import number
+from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from actors.fakes.upstream import Upstream
@@ -16,13 +18,20 @@ HIDDEN = {"secret"}
 
 def control(upstream: "Upstream", asked: Asked) -> Whole:
     """The answer to a request about the fake itself."""
+    try:
+        return _do(upstream, asked)
+    except ConfigError as error:
+        return Whole(400, encode({"error": str(error)}))
+
+
+def _do(upstream: "Upstream", asked: Asked) -> Whole:
     match asked.method, asked.path.removeprefix("/fake/"):
         case "GET", "calls":
             return Whole(200, encode([told(call) for call in upstream.calls]))
         case "GET", "menu":
             return Whole(200, encode(upstream.menu))
         case "POST", "release":
-            upstream.release(int(asked.query.get("count", "1")))
+            upstream.release(int(number(asked.query, "count", 1)))
         case "POST", "open":
             upstream.open()
         case "POST", "forget":

@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-Phase: TypeAlias = Literal["wait", "start", "text", "end"]
-"""Of a frame: a sign of life, before the answer's text, a piece of it, what makes it whole."""
+Phase: TypeAlias = Literal["wait", "start", "text", "last", "end"]
+"""Of a frame: a sign of life, before the text, a piece of it, a piece that also makes it whole,
+or what makes it whole."""
 Render: TypeAlias = Callable[["Frame"], bytes]
 
 

@@ -28,6 +28,7 @@ MENU = {
     "key": "the key is wrong",
     "no-model": "there is no such model",
     "wait": "so many (60) blank lines, or comments, before the answer",
+    "models": "a fault for the list of models: models=500, or models=hold&500",
     "reasoning-missing": "400: reasoning was not passed back",
 }
 
@@ -74,6 +75,9 @@ class OpenAI:
             return None
         return str(asked.body.get("model", "")) if isinstance(asked.body, dict) else ""
 
+    def part_of(self, asked: Asked) -> str:
+        return "models"
+
     def answer(self, asked: Asked) -> Answer:
         if self._script.key and asked.secret != self._script.key:
             return self._named("key")
@@ -82,9 +86,9 @@ class OpenAI:
         _, found, name = asked.path.rpartition("/models")
         if asked.method == "GET" and found:
             return self._models(name.removeprefix("/"))
-        return self.failure(404, message=f"Invalid URL ({asked.method} {asked.path})")
+        return self.failure(asked, 404, message=f"Invalid URL ({asked.method} {asked.path})")
 
-    def failure(self, status: int, hint: str = "", message: str = "") -> Whole:
+    def failure(self, asked: Asked, status: int, hint: str = "", message: str = "") -> Whole:
         known = CODES.get(status, ("invalid_request_error" if status < 500 else "server_error",))
         kind, code, text = (*known, None, f"The fake says {status}")[:3]
         return self._error(status, kind, code, message or text, hints(hint))
@@ -112,10 +116,11 @@ class OpenAI:
         if named := next((name for name in NAMED if name in asked.switches), ""):
             return self._named(named)
         if not isinstance(asked.body, dict):
-            return self.failure(400, message="We could not parse the JSON body of your request")
+            return self.failure(asked, 400, message="We could not parse the JSON body")
         for wanted in ("model", "messages"):
             if not asked.body.get(wanted):
-                return self.failure(400, message=f"Missing required parameter: '{wanted}'.")
+                message = f"Missing required parameter: '{wanted}'."
+                return self.failure(asked, 400, message=message)
         if self._script.models and asked.model not in self._script.models:
             return self._named("no-model")
         return None

@@ -11,6 +11,9 @@ from actors.fakes.switches import MIDWAY, number
 
 PIECES = 2
 """After so many pieces an answer breaks off, if its switch does not say."""
+SPOKEN = {"text", "last"}
+WHOLE = {"last", "end"}
+INTERRUPTED = SPOKEN | WHOLE
 BLOCK = b"x" * 65536
 
 
@@ -75,9 +78,9 @@ class Player:
         await self._wait_for_first()
         self._began = time.monotonic()
         for frame in answer.frames:
-            if frame.phase in {"text", "end"} and await self._interrupted(frame, answer):
+            if frame.phase in INTERRUPTED and await self._interrupted(frame, answer):
                 return
-            if frame.phase == "text":
+            if frame.phase in SPOKEN:
                 if "step" in self._switches:
                     await self._gate.passed()
                 self._tell_token()
@@ -116,7 +119,7 @@ class Player:
         """Do what is due before this frame; whether that was the end."""
         for name in [name for name in self._due if name in self._breaks]:
             after = PIECES if name == "long-line" else number(self._switches, name, PIECES)
-            if self._asked.tokens >= after or frame.phase == "end":
+            if self._asked.tokens >= after or frame.phase in WHOLE:
                 self._due.remove(name)
                 if await self._breaks[name](frame, answer):
                     return True
@@ -157,6 +160,7 @@ class Player:
     async def _error(self, frame: Frame, answer: Streamed) -> bool:
         for said in answer.mishap:
             await self._reply.send(answer.render(said))
+        await self._reply.send(answer.close)
         return await self._truncated(frame, answer)
 
     async def _garbage(self, frame: Frame, answer: Streamed) -> bool:

@@ -41,7 +41,11 @@ class Provider(Protocol):
         """What comes if nothing goes wrong, or this provider's own faults."""
         ...
 
-    def failure(self, status: int, hint: str = "", message: str = "") -> Answer:
+    def part_of(self, asked: Asked) -> str:
+        """What the menu calls the part of the wire that a request for something else is for."""
+        ...
+
+    def failure(self, asked: Asked, status: int, hint: str = "", message: str = "") -> Answer:
         """This provider's error of a status, with a hint when to try again."""
         ...
 

@@ -92,4 +92,4 @@ def number(switches: dict[str, str], name: str, default: float) -> float:
     try:
         return float(text) if text else default
     except ValueError:
-        raise ConfigError(f"fault {name}={text!r}: expected a number") from None
+        raise ConfigError(f"{name}={text!r}: expected a number") from None

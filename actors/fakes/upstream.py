@@ -26,6 +26,8 @@ from actors.fakes.player import Player
 from actors.fakes.script import Provider, Script, Text
 from runtime.errors import ConfigError
 
+MALFORMED = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+"""What comes of reading a request that has other shapes than its provider's."""
 SECRETS = {"authorization", "proxy-authorization", "cookie", "api-key", "x-goog-api-key"}
 HTML = b"""<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
 <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"""
@@ -69,6 +71,7 @@ class Upstream:
         self._script = script
         self._always = menu.read_switches(fault, self.menu)
         self._next: deque[dict[str, str]] = deque()
+        self._parts: dict[str, deque[str]] = {}
         self._port = port
         self._lines: set[Line] = set()
         self._server: asyncio.Server | None = None
@@ -95,9 +98,16 @@ class Upstream:
         """The questions to models so far."""
         return [call for call in self.ledger.calls if call.generates]
 
-    def next(self, *faults: str) -> None:
-        """Let the next answers have these switches besides, one each; an empty one has none."""
-        self._next.extend(menu.read_switches(fault, self.menu) for fault in faults)
+    def next(self, *faults: str, part: str = "") -> None:
+        """Let the next answers have these switches besides, one each; an empty one has none.
+
+        With a `part` (such as `token`) those to requests for that part of the wire.
+        """
+        read = [menu.read_switches(fault, self.menu) for fault in faults]
+        if part:
+            self._parts.setdefault(part, deque()).extend(faults)
+        else:
+            self._next.extend(read)
 
     def release(self, count: int = 1) -> None:
         """Let so many of the answers on that wait, now or later."""
@@ -158,6 +168,9 @@ class Upstream:
         reply = Reply(line, request.lasting, asked.switches)
         try:
             await Player(reply, asked, self.ledger, self.gate).play(answer)
+        except Exception:
+            line.reset()
+            raise
         finally:
             if not asked.outcome:
                 asked.outcome = "left"
@@ -168,26 +181,33 @@ class Upstream:
         try:
             self._read_switches(asked)
             return stand_in(self.provider, asked) or self.provider.answer(asked)
-        except ConfigError as error:
-            return self.provider.failure(400, message=str(error))
+        except (ConfigError, *MALFORMED) as error:
+            return self.provider.failure(asked, 400, message=f"{type(error).__name__}: {error}")
 
     def _read_switches(self, asked: Asked) -> None:
         """Find out what is asked, and with which faults; those named closest to it win."""
         named = self.provider.model_of(asked)
         if named is None:
-            return
+            return self._read_part(asked)
         asked.generates = True
         asked.model, behind = menu.split_model(named, self.menu)
         turn = self._next.popleft() if self._next else {}
         header = menu.read_switches(asked.headers.get(menu.HEADER, ""), self.menu)
         asked.switches = self._always | turn | behind | header
 
+    def _read_part(self, asked: Asked) -> None:
+        """Find out which faults a request has that asks for something else than an answer."""
+        part = self.provider.part_of(asked)
+        waiting = self._parts.get(part)
+        written = waiting.popleft() if waiting else self._always.get(part, "")
+        asked.switches = menu.read_switches(written.replace("&", "+"), self.menu)
+
 
 def stand_in(provider: Provider, asked: Asked) -> Answer | None:
     """What comes instead of an answer, if its switches say so."""
     switches = asked.switches
     if "status" in switches:
-        return provider.failure(int(switches["status"]), switches.get("hint", ""))
+        return provider.failure(asked, int(switches["status"]), switches.get("hint", ""))
     if "html" in switches:
         status = int(menu.number(switches, "html", 502))
         return Whole(status, HTML, media="text/html")
