@@ -74,7 +74,7 @@ class Answer:
         if isinstance(event, Counted):
             self.usage = event.usage
         elif isinstance(event, Ended):
-            self.finish = event.finish
+            self.finish = "content_filter" if self.refusal else event.finish
         elif isinstance(event, Refusal):
             self.finish, self.refusal = "content_filter", event.reason or "the provider refused"
         return None

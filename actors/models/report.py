@@ -22,6 +22,7 @@ from schemas.model import (
 EXCERPT = 500
 REASON = 500
 EMPTY = "the answer is empty"
+FILTERED = "the provider's filter stopped the answer"
 STATUSES: dict[Code, int] = {
     "unreachable": 502,
     "timeout": 504,
@@ -135,8 +136,8 @@ class Report:
 
 def _refused(answer: Answer, refusals: Refusals) -> tuple[str, str]:
     """Why an answer counts as a refusal, as code and reason; empty if it does not."""
-    if answer.refusal:
-        return "refused_by_provider", clip(answer.refusal, REASON)
+    if answer.finish == "content_filter":
+        return "refused_by_provider", clip(answer.refusal or FILTERED, REASON)
     if answer.calls:
         return "", ""
     text = answer.text

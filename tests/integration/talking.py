@@ -86,10 +86,10 @@ class Talk:
         self._count = 0
 
     async def begin(self, text: str = "hello", *, actor: str = "model", **more: Any) -> str:
-        """Start a job; returns its run. `more` are fields of the job."""
+        """Start a job; returns its run. `more` are fields of the job, and `said`."""
         self._count += 1
-        said = user(text)
-        batch = f"b{self._count}"
+        said = more.pop("said", user(text))
+        batch = more.get("batch", f"b{self._count}")
         fields = {
             "task": f"{batch}-1",
             "batch": batch,
