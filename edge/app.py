@@ -14,6 +14,7 @@ from edge.batches import Batches
 from edge.catalog import Catalog
 from edge.chat import Chat
 from edge.children import Children
+from edge.completions import Completions
 from edge.conversations import Conversing
 from edge.docs import documentation
 from edge.downloads import Downloads
@@ -82,7 +83,9 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     relay = (Relay(shared), Tasks(shared), Journal(shared), Children(shared))
     catalog, remembered, store = Catalog(shared.deployed), Remembered(shared), FileStore(shared.bus)
     batches = Batches(shared, catalog, Uploads(store, config.edge.files), remembered)
-    asking = (Listing(shared, catalog), Chat(batches.dialect()), batches)
+    completions = Completions(shared, catalog, store, config.edge.files)
+    chat = Chat(completions.dialect(), batches.dialect())
+    asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
     surfaces = (*relay, *asking, *seeing)
     table = [operation for surface in surfaces for operation in surface.operations()]

@@ -74,7 +74,7 @@ async def _read_tasks(fields: Mapping[str, str], catalog: Catalog) -> tuple[Want
     paths = _read_paths(fields)
     tasks: list[Wanted] = []
     for name, offer in (await _read_models(fields, catalog)).items():
-        several = paths > 1 and GEMINI in (offer.owner, *name.lower().split("-"))
+        several = paths > 1 and GEMINI in (offer.provider, *name.lower().split("-"))
         for slot in range(paths if several else 1):
             label = f"{name}(#{slot + 1})" if several else name
             tasks.append(Wanted(actors=offer.actors, model=label, slot=slot))
@@ -106,7 +106,7 @@ async def _default(catalog: Catalog) -> dict[str, Offer]:
         offer = await catalog.find(DEFAULT_MODEL)
         return {DEFAULT_MODEL: offer}
     except Refusal:
-        first = next((each for each in offers if each.owner != PLAIN), None)
+        first = next((each for each in offers if each.provider != PLAIN), None)
     if first is None and not offers:
         raise invalid_field("model", "is missing, and no model is deployed") from None
     offer = first or offers[0]

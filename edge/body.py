@@ -4,8 +4,9 @@ Bytes become text, then a tree without surprises (`edge/strict.py`), then a chec
 """
 
 import re
+from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +24,11 @@ MISSING = re.compile(r"Object missing required field `(.+)`", re.DOTALL)
 UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 T = TypeVar("T")
+Count: TypeAlias = Callable[[int], None]
+
+
+def uncounted(size: int) -> None:
+    """Let any body come that is within its own limit."""
 
 
 @overload
@@ -33,6 +39,7 @@ async def read_json(
     *,
     any_content_type: bool = ...,
     missing: int = ...,
+    count: Count = ...,
 ) -> T: ...
 
 
@@ -44,6 +51,7 @@ async def read_json(
     *,
     any_content_type: bool = ...,
     missing: int = ...,
+    count: Count = ...,
 ) -> Any: ...
 
 
@@ -54,11 +62,13 @@ async def read_json(
     *,
     any_content_type: bool = False,
     missing: int = 422,
+    count: Count = uncounted,
 ) -> Any:
     """Return the body of a request as a `type`, which msgspec can describe.
 
     `any_content_type` takes JSON whatever Content-Type calls it, or if there is none. `missing`
-    is the status of the refusal if a required field is not there.
+    is the status of the refusal if a required field is not there. `count` is told the size of
+    each piece of the body as it comes, and may refuse it.
 
     Raises Refusal 415 for another media type, charset or Content-Encoding, 413 as soon as the
     body is known to exceed `limit` bytes, 400 `invalid_json` for what is not strict JSON, and
@@ -66,12 +76,12 @@ async def read_json(
     """
     _check_encoding(request)
     _check_content_type(request, any_content_type)
-    raw = await read_body(request, limit)
+    raw = await read_body(request, limit, count)
     check_json(raw)
     return decode(raw, type, missing=missing)
 
 
-async def read_body(request: Request, limit: int = LIMIT) -> bytes:
+async def read_body(request: Request, limit: int = LIMIT, count: Count = uncounted) -> bytes:
     """Return the body of a request. Raises Refusal 413 for one of more than `limit` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
@@ -83,6 +93,7 @@ async def read_body(request: Request, limit: int = LIMIT) -> bytes:
             size += len(piece)
             if size > limit:
                 raise _too_large(limit)
+            count(len(piece))
             pieces.append(piece)
     except ClientDisconnect:
         raise Refusal(400, "body_incomplete", "the connection ended before the body") from None

@@ -21,16 +21,21 @@ MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class Offer:
-    """A model as it is offered: its public id, who answers for it in order, and who provides it."""
+    """A model as it is offered: its public id, who answers for it in order, whose wire they speak
+    and whose it is said to be."""
 
     id: str
     actors: tuple[str, ...]
-    owner: str
+    provider: str = ""
+    owned_by: str = "callboard"
     aliases: tuple[str, ...] = ()
 
-    def wanted(self, slot: int = 0) -> Wanted:
-        """A task for this model. `slot` tells several of them in one batch apart."""
-        return Wanted(actors=self.actors, model=self.id, slot=slot)
+    def wanted(self, name: str, slot: int = 0) -> Wanted:
+        """A task for this model, which its client called `name`.
+
+        `slot` tells several of them in one batch apart.
+        """
+        return Wanted(actors=self.actors, model=name, slot=slot)
 
 
 class Catalog:
@@ -72,7 +77,8 @@ def _offer(deployment: Deployment, models: Mapping[str, Deployment]) -> Offer:
     return Offer(
         id=str(public),
         actors=tuple(dict.fromkeys((deployment.name, *after))),
-        owner=str(options.get("provider") or "callboard"),
+        provider=str(options.get("provider") or ""),
+        owned_by=str(options.get("owned_by") or "callboard"),
         aliases=tuple(_texts(options.get("aliases"))),
     )
 

@@ -136,6 +136,12 @@ class Hub:
             following.restart(Reset(reach.last, reach.reason))
         return following
 
+    def follow_new(self, topic: Topic) -> "Following":
+        """Follow a topic on which nothing was said yet. Whoever follows must `close`."""
+        following = Following(self._feed(subjects.event(topic), f"{topic}"), 0)
+        following.begin(0)
+        return following
+
     def close(self) -> None:
         """Follow nothing any more."""
         with contextlib.suppress(ValueError):

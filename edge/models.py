@@ -68,4 +68,4 @@ class Listing:
     def _shown(self, offer: Offer) -> Model:
         # What is deployed has no date; all of it is younger than its stream.
         created = datetime.fromisoformat(self._bus.created[:19] + "+00:00")
-        return Model(id=offer.id, created=int(created.timestamp()), owned_by=offer.owner)
+        return Model(id=offer.id, created=int(created.timestamp()), owned_by=offer.owned_by)

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from edge.following import Hub
 from edge.jobs import Jobs
@@ -16,6 +18,10 @@ READ_AGAIN_AFTER = 10.0
 """Seconds: that something was deployed is only a hint, and hints may be lost."""
 LOOK_AGAIN_AFTER = 1.0
 """Seconds after which a name that was not found is looked for again."""
+
+
+CLOSE_WITHIN = 2.0
+"""Seconds that what nobody waits for has to end."""
 
 
 class Deployed:
@@ -72,6 +78,7 @@ class Shared:
         self.started = time.monotonic()
         self._watching: asyncio.Task[None] | None = None
         self._jobs: dict[str, Jobs] = {}
+        self._later: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def open(self) -> None:
@@ -84,6 +91,12 @@ class Shared:
         if child not in self._jobs:
             self._jobs[child] = Jobs(self.bus, child)
         return self._jobs[child]
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     def end(self) -> None:
         """Say goodbye to everybody who waits: the process is about to stop."""
@@ -100,5 +113,9 @@ class Shared:
             self._watching.cancel()
         self.end()
         await asyncio.gather(*(jobs.close() for jobs in self._jobs.values()))
+        if self._later:
+            _, late = await asyncio.wait(self._later, timeout=CLOSE_WITHIN)
+            for task in late:
+                task.cancel()
         self.hub.close()
         self.deployed.close()

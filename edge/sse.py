@@ -50,6 +50,14 @@ class Source(Protocol):
         ...
 
 
+class Ending(Protocol):
+    """What may be told that the process is about to stop."""
+
+    def end(self) -> None:
+        """Come to an end."""
+        ...
+
+
 def block(name: str, data: Any, *, cursor: int | None = None) -> bytes:
     """Return one event as it is written; `cursor` is where a client resumes after it."""
     place = b"" if cursor is None else b"id: %d\n" % cursor
@@ -63,7 +71,7 @@ class Streams:
         self.heartbeat = HEARTBEAT_EVERY
         self.write_within = WRITE_WITHIN
         self._in_total = in_total
-        self._open: set[EventStream] = set()
+        self._open: set[Ending] = set()
         self._by_principal: Counter[str] = Counter()
         self._ending = False
 
@@ -79,7 +87,7 @@ class Streams:
             stream.end()
 
     @contextlib.contextmanager
-    def seat(self, stream: "EventStream", principal: str | None, most: int) -> Iterator[None]:
+    def seat(self, stream: Ending, principal: str | None, most: int) -> Iterator[None]:
         """Count a feed for as long as it is open.
 
         Raises Refusal 429 for more than `most` of a principal, 503 for one too many of all. Who

@@ -6,6 +6,7 @@ import pytest
 
 from edge.catalog import Catalog, Offer
 from edge.problem import Refusal
+from schemas.conversation import Wanted
 from schemas.deployment import Deployment
 
 MODEL = ("model.generate",)
@@ -67,14 +68,15 @@ async def test_what_is_meant_exactly_comes_before_what_a_pattern_matches() -> No
 async def test_a_model_is_followed_by_the_fallbacks_that_are_deployed() -> None:
     models = catalog(a={"model": "m", "fallbacks": ["gone", "b", "a"]}, b={"model": "n"})
 
-    assert (await models.find("m")).wanted(slot=1).actors == ("a", "b")
-    assert (await models.find("m")).wanted(slot=1).slot == 1
+    wanted = (await models.find("m")).wanted("m*", slot=1)
+
+    assert wanted == Wanted(actors=("a", "b"), model="m*", slot=1)
 
 
 async def test_two_deployments_of_one_model_are_one_offer() -> None:
-    models = catalog(b={"model": "m"}, a={"model": "m", "provider": "openai"})
+    models = catalog(b={"model": "m"}, a={"model": "m", "provider": "openai", "owned_by": "us"})
 
-    assert await models.offers() == [Offer("m", ("a",), "openai")]
+    assert await models.offers() == [Offer("m", ("a",), "openai", "us")]
     assert (await models.find("b")).actors == ("b",)
 
 
