@@ -40,10 +40,7 @@ class Chat:
         if not self._dialects:
             return ()
         json, form = (self._dialects.get(m) for m in ("application/json", "multipart/form-data"))
-        answers = [each.answers for each in self._dialects.values()]
-        shape = answers[0]
-        for other in answers[1:]:
-            shape |= other
+        answers = tuple(each.answers for each in self._dialects.values())
         return (
             Operation(
                 "POST",
@@ -58,7 +55,7 @@ class Chat:
                 scope=CHAT_SEND,
                 body=json.takes if json else None,
                 form=form.takes if form else None,
-                answers={200: shape},
+                answers={200: answers},
                 stream_event=json.stream_event if json else None,
                 resumable=False,
                 error=OpenAIError,

@@ -105,7 +105,9 @@ class Schemas:
     """The JSON schema of every shape in a table; Structs are shared under `components`."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        shapes = list(dict.fromkeys(s for each in operations for s in _shapes(each)))
+        shapes = list(
+            dict.fromkeys(one for each in operations for s in _shapes(each) for one in _each(s))
+        )
         made = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
         # Defaults may be tuples, and whoever reads the document expects what JSON gives back.
         found, components = msgspec.json.decode(msgspec.json.encode(made))
@@ -113,7 +115,13 @@ class Schemas:
         self.components = dict(sorted(components.items()))
 
     def __getitem__(self, shape: Shape) -> Document:
+        if isinstance(shape, tuple):
+            return {"anyOf": [dict(self._schemas[one]) for one in shape]}
         return dict(self._schemas[shape])
+
+
+def _each(shape: Shape) -> tuple[Shape, ...]:
+    return shape if isinstance(shape, tuple) else (shape,)
 
 
 def _shapes(operation: Operation) -> list[Shape]:
