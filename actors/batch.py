@@ -18,7 +18,6 @@ from actors.policy import (
     needs_judge,
     next_actor,
     note,
-    open_tasks,
     outcome,
     succeeded,
 )
@@ -59,7 +58,7 @@ class Batch(Actor):
             return
         self.state = begin(message, owner=ctx.envelope.principal, at=ctx.envelope.time)
         due = self.state.due or ctx.now
-        ctx.remind(DEADLINE, BatchOverdue(), after=due - ctx.now)
+        ctx.remind(DEADLINE, BatchOverdue(), after=max(due - ctx.now, timedelta()))
 
     # -- what comes of runs ----------------------------------------------------------------
 
@@ -91,7 +90,7 @@ class Batch(Actor):
     def take_run(self, message: RunOpened, ctx: Turn) -> None:
         """The session has started another run, or says why it has not."""
         task = self._task(message.task, ctx)
-        if task is None or is_over(task) or not task.waiting:
+        if task is None or not task.waiting:
             self._refuse(message, task, ctx)
         elif message.run:
             task.run, task.waiting = message.run, False
@@ -102,7 +101,6 @@ class Batch(Actor):
     @handler
     def take_stop(self, message: RunStopped, ctx: Turn) -> None:
         """Somebody who may has stopped a run: its task does not go on."""
-        self.state.stopped = self.state.stopped or message.entire
         task = self._task(message.task, ctx)
         if task is None or is_over(task) or task.run != message.run:
             return
@@ -114,10 +112,11 @@ class Batch(Actor):
         """The deadline has come: what is not over ends here."""
         if self.state.created is None or self.state.status in FINAL:
             return
-        self.state.stopped = True
         began = self.state.created
         seconds = ((self.state.due or began) - began).total_seconds()
-        self._settle(ctx, self._stop_rest(DEADLINE, f"not done within {seconds:g} s", ctx))
+        over = self._stop_rest(DEADLINE, f"not done within {seconds:g} s", ctx)
+        self._tell(RunsOver(runs=tuple(over)), ctx)
+        self._close(ctx)
 
     # -- where a task goes -----------------------------------------------------------------
 
@@ -139,23 +138,24 @@ class Batch(Actor):
 
     def _move(self, name: str, task: TaskState, ctx: Turn) -> None:
         """To the task's next actor, if there is one and time left; else to its end."""
-        actor = "" if self._is_late(ctx) else next_actor(task)
-        if actor and self._want(name, task, actor, ctx):
-            return
-        self._finish(name, task, ctx, failed=True)
-        self._settle(ctx, [task.run])
+        actor = next_actor(task) if self._may_go_on(ctx) else ""
+        if actor:
+            task.tried.append(actor)
+            task.actor, task.waiting = actor, True
+            self._want(name, task, ctx)
+        else:
+            self._finish(name, task, ctx, failed=True)
+            self._settle(ctx, [task.run])
 
-    def _is_late(self, ctx: Turn) -> bool:
-        due = self.state.due
-        return self.state.stopped or (due is not None and ctx.now >= due)
+    def _may_go_on(self, ctx: Turn) -> bool:
+        """Whether a further run can be asked for: there is time left, and somebody to ask."""
+        late = self.state.due is not None and ctx.now >= self.state.due
+        return not late and ctx.deployed(self.state.session, "keyed")
 
-    def _want(self, name: str, task: TaskState, actor: str, ctx: Turn) -> bool:
+    def _want(
+        self, name: str, task: TaskState, ctx: Turn, candidates: tuple[str, ...] = ()
+    ) -> None:
         """Have the session start a run in place of the one that has ended."""
-        task.tried.append(actor)
-        task.actor, task.waiting = actor, True
-        return self._ask_for(name, task, (), ctx)
-
-    def _ask_for(self, name: str, task: TaskState, candidates: tuple[str, ...], ctx: Turn) -> bool:
         wanted = RunWanted(
             batch=ctx.key,
             task=name,
@@ -170,11 +170,11 @@ class Batch(Actor):
             expires=self.state.due,
             reason=task.reason,
         )
-        return self._tell(wanted, ctx)
+        self._tell(wanted, ctx)
 
     def _refuse(self, message: RunOpened, task: TaskState | None, ctx: Turn) -> None:
         """Stop a run that nobody waits for any more, unless it is the task's own."""
-        if message.run and (task is None or task.run != message.run or is_over(task)):
+        if message.run and (task is None or task.run != message.run):
             self._stop(message.task, message.run, "its task is over", ctx)
             self._tell(RunsOver(runs=(message.run,)), ctx)
 
@@ -184,21 +184,14 @@ class Batch(Actor):
         """See whether the batch has what it wants. `over` are runs that the session still has."""
         if reason := enough(self.state):
             over = [*over, *self._stop_rest(SUPERSEDED, reason, ctx)]
-        asked = False
-        if not open_tasks(self.state) and needs_judge(self.state):
-            asked = self._ask_judge(over[-1] if over else "", ctx)
-        # The judge's run takes the place of the last.
-        if left := tuple(run for run in (over[:-1] if asked else over) if run):
-            self._tell(RunsOver(runs=left), ctx)
+        # Only the run that it follows proves that nobody has stopped the batch meanwhile.
+        if over and self._may_go_on(ctx) and needs_judge(self.state):
+            judge = self.state.judge = judge_task(self.state, over.pop())
+            self._want(_judge(ctx), judge, ctx, tuple(succeeded(self.state)))
+        if over:
+            self._tell(RunsOver(runs=tuple(over)), ctx)
         if all(is_over(task) for task in self._all(ctx).values()):
             self._close(ctx)
-
-    def _ask_judge(self, over: str, ctx: Turn) -> bool:
-        judge = self.state.judge = judge_task(self.state, over)
-        if self._ask_for(_judge(ctx), judge, tuple(succeeded(self.state)), ctx):
-            return True
-        self.state.judge = None
-        return False
 
     def _stop_rest(self, code: str, reason: str, ctx: Turn) -> list[str]:
         """End whatever is not over; returns the runs that were live."""
@@ -256,12 +249,10 @@ class Batch(Actor):
         keep = timedelta(seconds=self.state.keep) or EVENT_TTL
         ctx.emit(conversation_topic(self.state.conversation), event, ttl=keep)
 
-    def _tell(self, message: Message, ctx: Turn) -> bool:
-        """Tell the session; False if its type is not deployed any more."""
-        there = ctx.deployed(self.state.session, "keyed")
-        if there:
+    def _tell(self, message: Message, ctx: Turn) -> None:
+        """Tell the session, unless its type is not deployed any more."""
+        if ctx.deployed(self.state.session, "keyed"):
             ctx.tell(Address(self.state.session, self.state.conversation), message)
-        return there
 
 
 def _judge(ctx: Turn) -> str:

@@ -2,8 +2,11 @@
 
 from datetime import timedelta
 
+import msgspec
+
 from actors.limits import clip
 from runtime.errors import Reject
+from runtime.turn import Turn
 from schemas.conversation import (
     MOST_ACTORS,
     MOST_NAME,
@@ -13,9 +16,11 @@ from schemas.conversation import (
     Wanted,
 )
 from schemas.envelope import encode
-from schemas.model import MOST_INLINE, Prompt, Text, Utterance
+from schemas.model import MOST_INLINE, Generate, Prompt, Text, Utterance
 
 MOST_TITLE = 80
+MOST_LIVE = 128
+"""Runs at once in a conversation: stopping all of them must fit into one turn."""
 
 
 def check_opening(message: OpenBatch, *, longest: timedelta) -> None:
@@ -71,6 +76,40 @@ def _check_size(what: str, value: Prompt | Utterance) -> None:
             " and send a reference to that",
             status=413,
         )
+
+
+def check_room(live: int, message: OpenBatch) -> None:
+    """Raises Reject 429 `too_many_runs`; `live` are going already."""
+    if live + len(message.tasks) > MOST_LIVE:
+        detail = f"{live} runs are going in this conversation, at most {MOST_LIVE}"
+        raise Reject("too_many_runs", f"{detail}; wait for some, or abort them", status=429)
+
+
+def choose_actors(message: OpenBatch, ctx: Turn) -> tuple[Wanted, ...]:
+    """The tasks with those of their actors that are deployed.
+
+    Raises Reject 404 `model_not_found` for a task, or a judge, of which none is.
+    """
+    if message.policy.kind == "judge" and not serves(message.policy.judge, ctx):
+        raise _no_model("the judge", message.policy.judge)
+    return tuple(_choose(wanted, ctx) for wanted in message.tasks)
+
+
+def serves(actor: str, ctx: Turn) -> bool:
+    """Whether an actor is a model that is deployed."""
+    return ctx.deployed(actor, "worker", handling=Generate)
+
+
+def _choose(wanted: Wanted, ctx: Turn) -> Wanted:
+    actors = tuple(actor for actor in wanted.actors if serves(actor, ctx))
+    if not actors:
+        raise _no_model(f"model {clip(wanted.model, 80)!r}", " or ".join(wanted.actors))
+    return msgspec.structs.replace(wanted, actors=actors)
+
+
+def _no_model(what: str, actors: str) -> Reject:
+    detail = f"{what}: no model is deployed as {clip(actors, 200)!r}; deploy it, or name another"
+    return Reject("model_not_found", detail, status=404)
 
 
 def title_of(said: Utterance) -> str:

@@ -56,11 +56,6 @@ def is_over(task: TaskState) -> bool:
     return task.status in FINAL
 
 
-def open_tasks(state: BatchState) -> list[str]:
-    """The tasks that are not over."""
-    return [name for name, task in state.tasks.items() if not is_over(task)]
-
-
 def succeeded(state: BatchState) -> list[str]:
     """The tasks that were answered, in the order in which they were asked for."""
     return [name for name, task in state.tasks.items() if task.status == "SUCCESS"]
@@ -96,9 +91,9 @@ def enough(state: BatchState) -> str:
 
 
 def needs_judge(state: BatchState) -> bool:
-    """Whether a model is to choose now: there is a choice, and nobody was asked before."""
-    asked = state.judge is not None or state.stopped
-    return state.policy.kind == JUDGE and not asked and len(succeeded(state)) > 1
+    """Whether a model is to choose now: all are over, there is a choice, and nobody was asked."""
+    ready = state.judge is None and all(is_over(task) for task in state.tasks.values())
+    return state.policy.kind == JUDGE and ready and len(succeeded(state)) > 1
 
 
 def judge_task(state: BatchState, over: str) -> TaskState:

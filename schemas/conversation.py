@@ -196,12 +196,11 @@ class RunOpened(Message, tag="batch.run_opened"):
 
 
 class RunStopped(Message, tag="batch.run_stopped"):
-    """Somebody stopped a run: whoever may, for the reason given; `entire` if all of its batch."""
+    """Somebody stopped a run: whoever may, for the reason given."""
 
     task: str
     run: str
     reason: str
-    entire: bool = False
 
 
 class BatchOverdue(Message, tag="batch.overdue"):
@@ -264,7 +263,7 @@ class TaskState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class BatchState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A batch by its id. `after` is a sequence before which nothing of it was said; `winner` is
-    the task that its policy chose. Once it is `stopped`, no further run is wanted."""
+    the task that its policy chose."""
 
     conversation: str = ""
     status: BatchStatus = "PENDING"
@@ -278,7 +277,6 @@ class BatchState(msgspec.Struct, kw_only=True, omit_defaults=True):
     created: datetime | None = None
     due: datetime | None = None
     finished: datetime | None = None
-    stopped: bool = False
     reason: str = ""
     after: int = 0
     owner: str = ""

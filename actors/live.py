@@ -1,0 +1,160 @@
+"""The runs that may speak in a conversation: started, known, and stopped in one turn."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runtime.config import duration
+from runtime.turn import Turn
+from schemas.base import Address, Message
+from schemas.conversation import (
+    BATCH,
+    LONGEST,
+    Abort,
+    LiveRun,
+    RunStopped,
+    RunWanted,
+    SessionState,
+    SweepDue,
+    TaskStopped,
+)
+from schemas.model import Generate, conversation_topic
+
+MOST_MARKS = 64
+SWEEP = "sweep"
+GRACE = timedelta(minutes=1)
+"""How long after its time a run is swept: its batch should have ended it."""
+OVERDUE = "its time was over"
+
+
+class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`batches` is the type that gathers, `keep` how long what is told is kept.
+
+    A batch may take `deadline` unless its client says, and never more than `longest`, which
+    sessions and batches must outlive. `turns` and `tokens` are of what a model is shown of the
+    conversation (0: as the model's options say).
+    """
+
+    batches: str = BATCH
+    keep: str = "30d"
+    deadline: str = "30m"
+    longest: str = "12h"
+    turns: int = 10
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        duration(self.keep)
+        if duration(self.longest).total_seconds() > LONGEST:
+            raise ValueError(f"longest = {self.longest!r}: expected at most {LONGEST / 3600:.0f}h")
+        if duration(self.deadline) > duration(self.longest):
+            raise ValueError(f"deadline = {self.deadline!r}: expected at most {self.longest!r}")
+        if not 0 <= self.turns <= MOST_MARKS:
+            raise ValueError(f"turns = {self.turns!r}: expected 0 to {MOST_MARKS}")
+        if self.tokens < 0:
+            raise ValueError(f"tokens = {self.tokens!r}: expected 0 or more")
+
+    @property
+    def kept(self) -> timedelta:
+        """How long what is told is kept."""
+        return duration(self.keep)
+
+
+class Live:
+    """What a session's turn does with its runs; what it knows of them is in the state."""
+
+    def __init__(self, state: SessionState, options: SessionOptions, ctx: Turn) -> None:
+        self._state = state
+        self._options = options
+        self._ctx = ctx
+
+    def start(self, wanted: RunWanted) -> str:
+        """Start a run and know of it until it is over."""
+        ctx = self._ctx
+        job = Generate(
+            task=wanted.task,
+            batch=wanted.batch,
+            conversation=ctx.key,
+            model=wanted.model,
+            prompt=wanted.prompt,
+            slot=wanted.slot,
+            context=wanted.context,
+            candidates=wanted.candidates,
+            remember=wanted.remember,
+            keep=self._options.kept.total_seconds(),
+        )
+        run = ctx.start(
+            Address(wanted.actor, ctx.key),
+            job,
+            topic=conversation_topic(ctx.key),
+            expires=wanted.expires,
+            answer_to=Address(self._options.batches, wanted.batch),
+        )
+        self._note(run, wanted)
+        return run
+
+    def stop(self, runs: Iterable[str], reason: str) -> None:
+        """Stop runs: for the broker, for the followers and for their batches."""
+        stopped = list(runs)
+        for run in stopped:
+            live = self._state.live[run]
+            self._ctx.stop(run, reason)
+            told = TaskStopped(batch=live.batch, task=live.task, run=run, reason=reason)
+            self.emit(told)
+            self.tell(live.batch, RunStopped(task=live.task, run=run, reason=reason))
+        self.forget(stopped)
+
+    def forget(self, runs: Iterable[str]) -> None:
+        """Runs are over, and need not be stopped any more."""
+        for run in runs:
+            self._state.live.pop(run, None)
+        if not self._state.live and self._state.sweeps is not None:
+            self._state.sweeps = None
+            self._ctx.forget(SWEEP)
+
+    def meant(self, message: Abort) -> list[str]:
+        """The runs that are to be aborted."""
+        return [
+            run
+            for run, live in self._state.live.items()
+            if message.run in ("", run) and message.batch in ("", live.batch)
+        ]
+
+    def sweep(self) -> None:
+        """Stop runs whose time was over long ago, and come back for the others."""
+        now = self._ctx.now
+        self.stop((run for run, end in self._ends().items() if end <= now), OVERDUE)
+        self._state.sweeps = None
+        self._watch()
+
+    def emit(self, event: Message) -> None:
+        """Tell the followers of the conversation."""
+        self._ctx.emit(conversation_topic(self._ctx.key), event, ttl=self._options.kept)
+
+    def tell(self, batch: str, message: Message) -> None:
+        """Tell a batch; one of a type that is gone has nobody left who waits for it."""
+        if self._ctx.deployed(self._options.batches, "keyed"):
+            self._ctx.tell(Address(self._options.batches, batch), message)
+
+    def _note(self, run: str, wanted: RunWanted) -> None:
+        self._state.live[run] = LiveRun(
+            task=wanted.task,
+            batch=wanted.batch,
+            actor=wanted.actor,
+            model=wanted.model,
+            since=self._ctx.now,
+            until=wanted.expires,
+        )
+        self._watch()
+
+    def _ends(self) -> dict[str, datetime]:
+        """When each run is swept."""
+        now = self._ctx.now
+        return {run: (live.until or now) + GRACE for run, live in self._state.live.items()}
+
+    def _watch(self) -> None:
+        """Be reminded of the first run that should be over; one reminder serves all."""
+        due = min(self._ends().values(), default=None)
+        if due and (self._state.sweeps is None or due < self._state.sweeps):
+            self._state.sweeps = due
+            self._ctx.remind(SWEEP, SweepDue(), after=due - self._ctx.now)
