@@ -36,7 +36,7 @@ def check_opening(message: OpenBatch, *, longest: timedelta) -> None:
     _check_policy(message.policy, count)
     seconds = longest.total_seconds()
     if not 0 <= message.deadline <= seconds:
-        raise _invalid(f"deadline {message.deadline!r}: expected at most {seconds:g} seconds")
+        raise _invalid(f"deadline {message.deadline:g}: expected at most {seconds:g} seconds")
     _check_prompt(message.prompt)
     if message.said is not None:
         _check_size("said", message.said)

@@ -59,7 +59,9 @@ async def recall(job: Generate, ctx: Work, options: ContextOptions) -> list[Utte
     most = min(wanted.turns or options.turns, options.turns)
     tokens = min(one for one in (wanted.tokens, options.tokens, NO_LIMIT) if one)
     turns: OrderedDict[str, _Turn] = OrderedDict()
-    read = ctx.read(history_topic(job.conversation), wanted.after, ctx.sequence)
+    # What was said since the request is no part of it, though the job may be a later one.
+    until = wanted.until or ctx.sequence
+    read = ctx.read(history_topic(job.conversation), wanted.after, until)
     async for _, envelope in read:
         _note(turns, envelope, job.batch)
         while len(turns) > most + SPARE:

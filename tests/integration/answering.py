@@ -10,6 +10,7 @@ import msgspec
 from runtime import Retry, Work, Worker, handler
 from runtime.ask import Origin
 from runtime.testing import Event, Kit
+from schemas import subjects
 from schemas.base import Address
 from schemas.conversation import (
     BatchFinished,
@@ -20,6 +21,8 @@ from schemas.conversation import (
     TaskFinished,
     Wanted,
 )
+from schemas.deployment import Deployment
+from schemas.envelope import decode_any
 from schemas.model import Generate, Generated, Prompt, Text, Utterance, conversation_topic
 from schemas.record import Delta, RunStarted
 
@@ -85,6 +88,16 @@ MODELS: dict[str, Any] = {
     "three": (Answering, {"says": "three"}),
     "refuses": (Answering, {"does": "refuse"}),
     "fails": (Answering, {"does": "fail"}),
+    "breaks": (
+        Answering,
+        Deployment(
+            name="breaks",
+            type="tests.integration.answering:Answering",
+            kind="worker",
+            attempts=1,
+            options={"does": "break"},
+        ),
+    ),
 }
 
 
@@ -172,6 +185,12 @@ class Talk:
     async def codes(self) -> dict[str, str]:
         """How each task ended, in a word."""
         return {name: end.code or end.status for name, end in (await self.ends()).items()}
+
+    async def heard(self) -> list[tuple[str, str]]:
+        """All that followers of the conversation heard, in order: what, and of which run."""
+        stored = await self.kit.bus.read_all(subjects.event(self.topic), after=0)
+        events = [decode_any(one.data) for one in stored]
+        return [(one.type, msgspec.json.decode(one.data).get("run", "")) for one in events]
 
     def jobs(self) -> list[Generate]:
         """What models were asked in this conversation, in order."""

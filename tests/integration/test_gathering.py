@@ -9,19 +9,30 @@ import pytest_asyncio
 
 from actors.batch import Batch
 from actors.session import Session
+from runtime.ask import Origin
 from runtime.testing import Kit, running
+from schemas.base import Address, Message
 from schemas.conversation import (
     Abort,
     BatchBegan,
     BatchFinished,
+    BatchOverdue,
+    BatchState,
     MessageSaid,
     Policy,
+    RunOpened,
+    RunsOver,
+    RunStopped,
+    SessionState,
+    StartBatch,
+    SweepDue,
     TaskFinished,
     TaskMoved,
     TaskStopped,
 )
-from schemas.model import Context, history_topic
-from tests.integration.answering import MODELS, Talk, gate, wanted
+from schemas.model import Context, Generated, Prompt, history_topic
+from schemas.record import Delta, RunFailed
+from tests.integration.answering import MODELS, Talk, gate, opening, wanted, words
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -229,6 +240,110 @@ async def test_what_is_aborted_is_stopped_in_the_sessions_own_turn(talk: Talk) -
     assert await talk.told(TaskMoved) == []
 
 
+@pytest.mark.promise("AC-07")
+async def test_the_same_request_again_starts_nothing_more(talk: Talk) -> None:
+    origin = Origin(id=f"{talk.id}-again", bodyhash="h")
+    first, second = [
+        await talk.kit.ask(talk.session, opening("one", "two"), origin=origin) for _ in range(2)
+    ]
+    await talk.finished(first)
+
+    assert first == second
+    assert len(talk.jobs()) == 2
+    assert len(await talk.told(BatchFinished)) == 1
+
+
+async def test_a_batch_that_is_started_twice_is_started_once(talk: Talk) -> None:
+    opened = await talk.open("one")
+    await talk.finished(opened)
+    before = await talk.batch(opened)
+    start = StartBatch(
+        conversation=talk.id,
+        tasks=opened.tasks,
+        wanted=(wanted("one"),),
+        prompt=Prompt(messages=(words("again"),)),
+    )
+    await talk.kit.tell(Address("batch", opened.batch), start)
+    await talk.kit.settled()
+
+    assert await talk.batch(opened) == before
+
+
+async def test_what_is_not_of_a_tasks_current_run_is_ignored(talk: Talk) -> None:
+    with gate("one"):
+        opened = await talk.open("one")
+        await talk.speaking(1)
+        batch, task = Address("batch", opened.batch), opened.tasks[0].task
+        late: list[Message] = [
+            Generated(task=task, batch=opened.batch, excerpt="late"),
+            RunFailed(run="old", reason="late", attempts=5),
+            RunStopped(task=task, run="old", reason="late"),
+            RunOpened(task=task, run="new", actor="two"),
+        ]
+        for message in late:
+            await talk.kit.tell(batch, message, runid="old")
+        await talk.kit.tell(batch, late[0])
+        await talk.kit.event(talk.topic, TaskStopped)
+        before = await talk.batch(opened)
+    done = await talk.finished(opened)
+
+    assert (before.status, before.tasks[task].run) == ("PROCESSING", opened.tasks[0].run)
+    assert done.status == "SUCCESS"
+    assert [one.run for one in await talk.told(TaskStopped)] == ["new"]
+
+
+async def test_what_comes_to_sessions_and_batches_that_nobody_knows_does_no_harm(
+    talk: Talk,
+) -> None:
+    nobody = Address("batch", f"{talk.id}-b")
+    await talk.kit.tell(talk.session, RunsOver(runs=("r",)))
+    await talk.kit.tell(talk.session, SweepDue())
+    for message in (
+        Generated(task="t", batch="b"),
+        RunFailed(run="r", reason="x", attempts=1),
+        RunStopped(task="t", run="r", reason="x"),
+        BatchOverdue(),
+    ):
+        await talk.kit.tell(nobody, message, runid="r")
+    await talk.kit.settled()
+
+    assert await talk.kit.state(nobody) == BatchState()
+    assert await talk.state() == SessionState()
+    assert await talk.kit.dead_letters() == []
+
+
+# -- failing while it speaks ------------------------------------------------------------------
+
+
+@pytest.mark.promise("AC-03", "AC-08")
+async def test_a_task_whose_model_breaks_while_it_speaks_moves_and_the_old_words_are_discarded(
+    talk: Talk,
+) -> None:
+    with gate("breaks"):
+        opened = await talk.open(wanted("breaks", "one"))
+        await talk.kit.event(talk.topic, Delta)
+    done = await talk.finished(opened)
+    moved = (await talk.told(TaskMoved))[0]
+    heard = await talk.heard()
+    old, new = opened.tasks[0].run, moved.run
+
+    assert done.status == "SUCCESS"
+    assert (moved.model, moved.reason) == ("one", "the model broke")
+    assert heard.index(("run.delta", old)) < heard.index(("task.moved", new))
+    assert heard.index(("task.moved", new)) < heard.index(("run.started", new))
+    assert heard[-2:] == [("task.finished", new), ("batch.finished", "")]
+    assert (await talk.batch(opened)).tasks[opened.tasks[0].task].run == new
+
+
+async def test_a_task_that_nobody_could_do_says_why(talk: Talk) -> None:
+    opened = await talk.open("breaks")
+    done = await talk.finished(opened)
+    (end,) = (await talk.ends()).values()
+
+    assert done.status == "FAILED"
+    assert (end.code, end.http_status, end.reason) == ("run_failed", 502, "the model broke")
+
+
 async def test_at_its_deadline_a_batch_ends_with_what_it_has(talk: Talk) -> None:
     with gate("one"):
         opened = await talk.open(wanted("one", "two"), "two", deadline=90)
@@ -242,3 +357,6 @@ async def test_at_its_deadline_a_batch_ends_with_what_it_has(talk: Talk) -> None
     assert (found["1"].code, found["1"].http_status) == ("deadline", 504)
     assert found["1"].reason == "not done within 90 s"
     assert (await talk.state()).live == {}
+
+
+# -- what comes late, or twice ----------------------------------------------------------------
