@@ -71,9 +71,9 @@ class Operation:
     `body` is what it takes as JSON, `form` what it takes as a form; either or both.
     `answers` gives a shape for each status (several as a tuple), or a sentence for one that has no
     body of its own: below 400 there is then no JSON body, from 400 on the body is an `error`.
-    `media` is the type of the answers below 400. A `stream_event` means that the operation answers a stream of
-    server-sent events whose data is of that shape, beside the 200 of `answers` if that is a
-    shape. `variables` describes what is in braces in the path. `name` is the operation's id,
+    `media` is the type of the answers below 400. A `stream_event` means that the operation answers
+    a stream of server-sent events whose data is of that shape, beside the 200 of `answers` if that
+    is a shape. `variables` describes what is in braces in the path. `name` is the operation's id,
     the endpoint's own name if empty. Writes take an `Idempotency-Key` unless `repeatable` is off;
     the events of a stream have ids unless `resumable` is off.
 
