@@ -84,7 +84,7 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     catalog, remembered, store = Catalog(shared.deployed), Remembered(shared), FileStore(shared.bus)
     batches = Batches(shared, catalog, Uploads(store, config.edge.files), remembered)
     completions = Completions(shared, catalog, store, config.edge.files)
-    chat = Chat(completions.dialect(), batches.dialect())
+    chat = Chat(completions.dialect(), *batches.dialects())
     asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
     surfaces = (*relay, *asking, *seeing)

@@ -27,7 +27,7 @@ from edge.batch_shapes import (
 from edge.body import LIMIT, decode, read_body
 from edge.catalog import Catalog
 from edge.chat import Dialect
-from edge.forms import MEDIA
+from edge.forms import MEDIA, PAIRS
 from edge.operation import Endpoint, Operation, Parameter
 from edge.parameters import read_idempotency_key
 from edge.problem import Refusal
@@ -67,9 +67,9 @@ class Batches:
         self._uploads = uploads
         self._remembered = remembered
 
-    def dialect(self) -> Dialect:
-        """How the path of OpenAI's chat completions answers a form."""
-        return Dialect(MEDIA, self.complete, BatchForm, BatchAccepted)
+    def dialects(self) -> Sequence[Dialect]:
+        """How the path of OpenAI's chat completions answers a form, with files or without."""
+        return [Dialect(media, self.complete, BatchForm, BatchAccepted) for media in (MEDIA, PAIRS)]
 
     def operations(self) -> Sequence[Operation]:
         """The table of them."""

@@ -40,7 +40,7 @@ class Chat:
         if not self._dialects:
             return ()
         json, form = (self._dialects.get(m) for m in ("application/json", "multipart/form-data"))
-        answers = tuple(each.answers for each in self._dialects.values())
+        answers = tuple(dict.fromkeys(each.answers for each in self._dialects.values()))
         return (
             Operation(
                 "POST",

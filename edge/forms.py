@@ -7,13 +7,16 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 from starlette.requests import ClientDisconnect, Request
 
+from edge.body import read_body
 from edge.problem import Refusal, quote
 
 MEDIA = "multipart/form-data"
+PAIRS = "application/x-www-form-urlencoded"
 
 PARAMETERS = re.compile(r'(?:\s*;\s*[A-Za-z0-9_-]+=(?:"[^"\\\r\n]*"|[^\s;"]+))*\s*;?\s*')
 BOUNDARIES = re.compile(r';\s*boundary=(?:"([^"\\\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
@@ -63,16 +66,11 @@ class Part:
         content = b""
         async for piece in self.pieces():
             content += piece
-            if len(content) > limit:
-                detail = f"{quote(self.name)} is longer than {limit} bytes"
-                raise Refusal(413, "field_too_large", detail, limit=limit)
+            check_length(self.name, len(content), limit)
         try:
-            text = content.decode()
+            return content.decode()
         except UnicodeDecodeError:
             raise invalid_field(self.name, "is not UTF-8") from None
-        if "\0" in text:
-            raise invalid_field(self.name, "contains the character NUL")
-        return text
 
 
 async def read_form(request: Request, limits: FormLimits) -> AsyncIterator[Part]:
@@ -89,6 +87,22 @@ async def read_form(request: Request, limits: FormLimits) -> AsyncIterator[Part]
         yield part
         async for _ in part.pieces():
             pass
+
+
+async def read_pairs(request: Request, limits: FormLimits) -> list[tuple[str, str]]:
+    """Read a form of text fields only, which is not in parts (WHATWG URL 5.1).
+
+    Raises Refusal 400 `invalid_form`, 413 `body_too_large` or `too_many_parts`.
+    """
+    raw = await read_body(request, limits.total)
+    if raw.count(b"&") >= limits.parts:
+        detail = f"the form has more than {limits.parts} fields"
+        raise Refusal(413, "too_many_parts", detail, limit=limits.parts)
+    try:
+        text = raw.decode("ascii")
+        return parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError:
+        raise Refusal(400, "invalid_form", "the form is not URL-encoded UTF-8") from None
 
 
 async def _read_events(request: Request, limits: FormLimits) -> AsyncIterator[object]:
@@ -160,6 +174,13 @@ def invalid_field(name: str, reason: str) -> Refusal:
     """Return the refusal of one field of a form, which it names."""
     faults = [{"detail": reason, "pointer": f"/{name}"}]
     return Refusal(422, "invalid_field", f"{name}: {reason}", errors=faults)
+
+
+def check_length(name: str, size: int, limit: int) -> None:
+    """Raise Refusal 413 for a field of more than `limit` bytes."""
+    if size > limit:
+        detail = f"{quote(name)} is longer than {limit} bytes; what is longer can be sent as a file"
+        raise Refusal(413, "field_too_large", detail, limit=limit)
 
 
 def _too_large(limits: FormLimits) -> Refusal:

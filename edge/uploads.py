@@ -13,9 +13,17 @@ from typing import Any
 import structlog
 from starlette.requests import Request
 
-from edge.forms import FormLimits, Part, invalid_field, read_form
+from edge.forms import (
+    PAIRS,
+    FormLimits,
+    Part,
+    check_length,
+    invalid_field,
+    read_form,
+    read_pairs,
+)
 from edge.kinds import HEAD, MOST_PIXELS, TEXT, TextCheck, agrees, pixels, shown_name, sniff
-from edge.problem import Refusal, quote
+from edge.problem import Refusal, quote, read_media
 from runtime.config import FilesTable
 from runtime.errors import BusFault, FileFault
 from runtime.objects import FileStore
@@ -99,6 +107,11 @@ class Uploads:
         self, request: Request, form: TakenForm, fields: frozenset[str], files: str, owner: str
     ) -> None:
         limits = self._limits
+        if read_media(request.headers.get("content-type", "")) == PAIRS:
+            for name, value in await read_pairs(request, FormLimits(ROOM_FOR_FIELDS, MOST_FIELDS)):
+                check_length(name, len(value.encode()), MOST_INLINE)
+                _keep(form, fields, name, value)
+            return
         total = FormLimits(limits.most_together + ROOM_FOR_FIELDS, limits.most + MOST_FIELDS)
         async for part in read_form(request, total):
             if part.name == files:
@@ -196,11 +209,21 @@ async def _seen_by(
 
 
 async def _read_field(part: Part, form: TakenForm, fields: frozenset[str]) -> None:
-    name = part.name
+    _check_field(form, fields, part.name)
+    if part.filename is not None:
+        raise invalid_field(part.name, "is a file, expected text")
+    _keep(form, fields, part.name, await part.text(MOST_INLINE))
+
+
+def _check_field(form: TakenForm, fields: frozenset[str], name: str) -> None:
     if name not in fields:
         raise invalid_field(quote(name), f"unknown, expected one of {', '.join(sorted(fields))}")
     if name in form.fields:
         raise invalid_field(name, "is given more than once")
-    if part.filename is not None:
-        raise invalid_field(name, "is a file, expected text")
-    form.fields[name] = await part.text(MOST_INLINE)
+
+
+def _keep(form: TakenForm, fields: frozenset[str], name: str, value: str) -> None:
+    _check_field(form, fields, name)
+    if "\0" in value:
+        raise invalid_field(name, "contains the character NUL")
+    form.fields[name] = value

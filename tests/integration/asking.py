@@ -11,6 +11,7 @@ from actors.model import Model
 from actors.session import Session
 from runtime.testing import Deployed
 from tests.integration.edges import PATIENCE, Edge
+from tests.integration.waiting import until_known
 
 Files = list[tuple[str, tuple[str, bytes, str]]]
 COMPLETIONS = "/v1/chat/completions"
@@ -61,3 +62,17 @@ async def polled(edge: Edge, asked: Any, patience: float = PATIENCE) -> Any:
         while (found := await batch(edge, asked))["status"] not in ENDED:  # noqa: ASYNC110
             await asyncio.sleep(POLL_EVERY)
     return found
+
+
+async def until_status(edge: Edge, asked: Any, task: int, status: str) -> None:
+    """Poll until one task of a batch has got so far."""
+
+    async def is_so() -> bool:
+        return bool((await batch(edge, asked))["results"][task]["status"] == status)
+
+    await until_known(is_so)
+
+
+def history_of(asked: Any) -> str:
+    """Where the history of a batch's conversation is."""
+    return f"/v1/conversations/{asked['conversation_id']}/history"
