@@ -3,14 +3,16 @@
 Sources: OpenAI's reference; DeepSeek, DashScope, vLLM and Ollama where they differ.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
-from actors.models.events import ProviderEvent, ReasoningDelta, TextDelta
+from actors.models.events import ProviderEvent
 from actors.models.faults import UpstreamFault
 from actors.models.numbers import count
-from actors.models.reader import Calls, Reader
-from actors.models.think import Thinks, ThinkSplitter, split_whole
+from actors.models.reader import Calls
+from actors.models.think import Thinks
+from actors.models.thinking import ThinkingReader
 from actors.models.wording import Discretion
 from schemas.model import Finish, Usage
 
@@ -26,13 +28,11 @@ FINISHES: dict[str, Finish] = {
 UNFINISHED = frozenset({"abort", "error"})
 
 
-class ChatReader(Reader):
+class ChatReader(ThinkingReader):
     """Reads what answers POST /chat/completions."""
 
     def __init__(self, discretion: Discretion, thinks: Thinks = "tags") -> None:
-        super().__init__(discretion)
-        self._thinks = thinks
-        self._splitter: ThinkSplitter | None = ThinkSplitter(thinks)
+        super().__init__(discretion, thinks)
         self._calls = Calls()
         self._refused: list[str] = []
 
@@ -44,33 +44,22 @@ class ChatReader(Reader):
             if not choice.get("index"):
                 yield from self._read_choice(choice)
 
-    def last_pieces(self) -> Iterator[ProviderEvent]:
-        if self._splitter is not None:
-            pieces = self._splitter.end(complete=self.finish == "stop")
-            yield from (_delta(kind == "reasoning", text) for kind, text in pieces)
-
     def _read_choice(self, choice: dict[str, Any]) -> Iterator[ProviderEvent]:
-        message = choice.get("message")
-        if message:
-            yield from self._read_message(message)
+        if message := choice.get("message"):
+            if not _reasoning(message):
+                yield from self.take_whole(_text(message.get("content")))
+                message = {**message, "content": None}
+            yield from self._read_delta(message)
         elif delta := choice.get("delta"):
             yield from self._read_delta(delta)
         if choice.get("finish_reason"):
             self._end(choice["finish_reason"])
 
-    def _read_message(self, message: dict[str, Any]) -> Iterator[ProviderEvent]:
-        """A whole message: where thoughts end is seen better than in a stream."""
-        if not _reasoning(message):
-            thought, text = split_whole(_text(message.get("content")), self._thinks)
-            message = {**message, "reasoning": thought, "content": text}
-        yield from self._read_delta(message)
-
     def _read_delta(self, delta: dict[str, Any]) -> Iterator[ProviderEvent]:
         if thought := _reasoning(delta):
-            yield from self._stop_splitting()
-            yield ReasoningDelta(thought)
+            yield from self.take_thought(thought)
         if text := _text(delta.get("content")):
-            yield from self._split(text)
+            yield from self.take_text(text)
         if refusal := delta.get("refusal"):
             self._refused.append(_text(refusal))
         calls = delta.get("tool_calls") or ()
@@ -82,23 +71,10 @@ class ChatReader(Reader):
                 call.get("index"),
                 _text(call.get("id")),
                 _text(function.get("name")),
-                _text(function.get("arguments")),
+                _arguments(function.get("arguments")),
             )
             if piece is not None:
                 yield piece
-
-    def _split(self, text: str) -> Iterator[ProviderEvent]:
-        if self._splitter is None:
-            yield TextDelta(text)
-        else:
-            pieces = self._splitter.feed(text)
-            yield from (_delta(kind == "reasoning", piece) for kind, piece in pieces)
-
-    def _stop_splitting(self) -> Iterator[ProviderEvent]:
-        """Reasoning has a field of its own here, so tags are nothing but text."""
-        splitter, self._splitter = self._splitter, None
-        if splitter is not None:
-            yield from (_delta(False, text) for _, text in splitter.end(complete=False))
 
     def _end(self, reason: str) -> None:
         if reason == "content_filter" or self._refused:
@@ -133,6 +109,11 @@ def _reasoning(delta: dict[str, Any]) -> str:
     return next((text for text in found if isinstance(text, str) and text), "")
 
 
+def _arguments(value: Any) -> str:
+    """JSON as text; some servers write it as the object itself."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else _text(value)
+
+
 def _text(value: Any) -> str:
     """A text, or the texts of a list of parts. Raises TypeError for anything else."""
     if value is None or isinstance(value, str):
@@ -140,7 +121,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value)
     raise TypeError(type(value))
-
-
-def _delta(reasoning: bool, text: str) -> TextDelta | ReasoningDelta:
-    return ReasoningDelta(text) if reasoning else TextDelta(text)

@@ -136,6 +136,14 @@ class Calls:
         self._named[number] = self._named[number] or bool(name)
         return ToolDelta(number, text, name=name) if text or name else None
 
+    def add(self, call: str, name: str, text: str) -> ToolDelta:
+        """A call that comes whole, so that it continues no other."""
+        if not isinstance(call, str) or not isinstance(name, str):
+            raise TypeError(type(name))
+        number = self._begin(None, "" if call in self._ids else call)
+        self._named[number] = True
+        return ToolDelta(number, text, self._ids[number], name)
+
     def _find(self, index: object, call: str, name: str) -> int | None:
         """The call that a piece continues. Some servers give all calls one index."""
         if index is not None:
@@ -150,7 +158,8 @@ class Calls:
         self._ids.append(call or f"call_{secrets.token_hex(12)}")
         self._named.append(False)
         number = len(self._ids) - 1
-        self._numbers[number if index is None else index] = number
+        if index is not None:
+            self._numbers[index] = number
         return number
 
 

@@ -61,7 +61,6 @@ class Parser:
         if self._open:
             last = self._decode(bytes(self._open))
             if last[:1] not in (":", "") and last.partition(":")[0] not in _FIELDS:
-                self._open.clear()
                 yield Stray(last)
 
     def _split(self, chunk: bytes) -> Iterator[bytes]:
