@@ -22,5 +22,5 @@ def parse(url: str, *, version: str, endpoint: str = "") -> httpx.URL:
 
 def join(base: httpx.URL, path: str, query: str = "") -> httpx.URL:
     """An endpoint below a base."""
-    url = base.copy_with(path=f"{base.path}{path}")
+    url = base.copy_with(path=base.path.rstrip("/") + path)
     return url.copy_with(query=query.encode()) if query else url

@@ -190,10 +190,12 @@ class Exchange:
 
     def _explain(self, error: Exception, *, begun: bool) -> UpstreamFault:
         """The fault that an error of the connection means."""
+        if isinstance(error, httpx.ReadTimeout):
+            return self._late()
         said = str(error) or type(error).__name__
         code: Code = "unreachable"
-        if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
-            code = "timeout"
+        if isinstance(error, httpx.WriteTimeout):
+            code, said = "timeout", f"took nothing for {self._timeouts.write:g} s"
         elif isinstance(error, httpx.ConnectTimeout):
             said = f"no connection within {self._timeouts.connect:g} s"
         elif isinstance(error, httpx.PoolTimeout):

@@ -27,6 +27,8 @@ _CERTAIN: dict[str, Code] = {
     "invalid_api_key": "unauthorized",
     "api_key_invalid": "unauthorized",
     "invalidapikey": "unauthorized",
+    # Google's word for an account that lacks billing, or is in the wrong place.
+    "failed_precondition": "unauthorized",
     "rate_limit_exceeded": "rate_limited",
     "rate_limit_error": "rate_limited",
     "server_is_overloaded": "overloaded",
@@ -48,7 +50,6 @@ _LIKELY: dict[str, Code] = {
     "service_unavailable": "overloaded",
     "deadline_exceeded": "timeout",
     "timeout": "timeout",
-    "failed_precondition": "unauthorized",
     "invalid_argument": "bad_request",
     "invalid_request_error": "bad_request",
     "badrequesterror": "bad_request",

@@ -15,7 +15,6 @@ MOST = 199
 SHORTEST = 4
 """Characters of a key worth masking: a shorter one would blot out innocent text."""
 
-_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 _KEY_LIKE = re.compile(r"\b(?:sk|pat|AIza|gsk|hf|xai)[-_]?[\w*.-]{16,}|(?i:bearer) [\w.~+/=*-]{8,}")
 
 
@@ -44,8 +43,7 @@ class Discretion:
         if self._secret is not None:
             text = self._secret.sub(MASK, text)
         text = _KEY_LIKE.sub(MASK, text[: 16 * most])
-        text = _UNPRINTABLE.sub(" ", text).strip()
-        text = text.encode("utf-8", "replace").decode()
+        text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
         return text if len(text) <= most else f"{text[: most - 1]}…"
 
     def fault(
