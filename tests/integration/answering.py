@@ -37,6 +37,8 @@ gates: dict[str, asyncio.Event] = {}
 class AnsweringOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     does: Does = "answer"
     says: str = "well"
+    pause: float = 0
+    """Seconds between its first word and its end."""
 
 
 class Answering(Worker):
@@ -51,6 +53,7 @@ class Answering(Worker):
         yield Delta(text=self.options.says)
         if gate := gates.get(ctx.address.actor):
             await gate.wait()
+        await asyncio.sleep(self.options.pause)
         does = self.options.does
         if does == "break":
             raise ValueError("the model broke")
