@@ -122,6 +122,12 @@ class HostTable(_Table):
     marks: str = ""
 
 
+class ModelsTable(_Table):
+    """Whether `callboard up` looks for an Ollama on this machine, and deploys what it has."""
+
+    discover: bool = True
+
+
 class LogTable(_Table):
     """How to log."""
 
@@ -135,6 +141,7 @@ class Config(_Table):
     nats: NatsTable = msgspec.field(default_factory=NatsTable)
     edge: EdgeTable = msgspec.field(default_factory=EdgeTable)
     host: HostTable = msgspec.field(default_factory=HostTable)
+    models: ModelsTable = msgspec.field(default_factory=ModelsTable)
     log: LogTable = msgspec.field(default_factory=LogTable)
     actor: list[ActorTable] = []
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from runtime.bus import Bus
 from runtime.clock import ServerClock
 from runtime.config import Config, check_urls, split_address
-from runtime.deployments import seed_deployments
+from runtime.deployments import read_deployments, seed_deployments
 from runtime.errors import ConfigError
 from runtime.host import Host, patiently
 from runtime.keys import resolve_keys
@@ -30,6 +31,7 @@ from runtime.terminal.closeup import describe, look_closely
 from runtime.terminal.doctor import examine
 from runtime.terminal.follow import archive, print_events
 from runtime.terminal.manifest import deployment_of
+from runtime.terminal.offers import DISCOVER, discover, is_asked_for, named_services
 from runtime.terminal.overview import look
 from runtime.terminal.supervisor import Child, until_stopped
 from runtime.watchdog import watching
@@ -101,6 +103,8 @@ def _children(config: Config, given: argparse.Namespace) -> list[Child]:
         Child(one, "-m", "runtime", "host", *arguments, environment={"CALLBOARD_HOST_NAME": one})
         for one in names
     ]
+    if config.models.discover:
+        hosts[0].environment[DISCOVER] = "1"
     return [*hosts, Child("edge", "-m", "runtime", "edge", *arguments, environment={})]
 
 
@@ -124,6 +128,8 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
         async with leaving_minorities(bus):
             await patiently(bus, lambda: clock.learn(bus))
             await patiently(bus, lambda: seed_deployments(bus, deployments))
+            if is_asked_for():
+                await patiently(bus, lambda: _offer_found(bus))
             await running.start(config.host.run)
             # What is loaded by now stays; what comes and goes is counted, not searched for.
             gc.collect()
@@ -135,6 +141,11 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
         await running.stop()
         keeping.cancel()
         await bus.link.close()
+
+
+async def _offer_found(bus: Bus) -> None:
+    """Deploy what an Ollama on this machine has."""
+    await seed_deployments(bus, await discover(os.environ, await read_deployments(bus)))
 
 
 async def edge(config: Config, given: argparse.Namespace) -> int:
@@ -240,6 +251,11 @@ def check_addresses(config: Config) -> None:
 
 
 def check_deployments(config: Config) -> list[Deployment]:
-    """Load every type the configuration names; raises ConfigError for the first bad one."""
+    """Load every type that the configuration names, and the services that the environment does.
+
+    Raises ConfigError for the first bad one.
+    """
     add_modules(config.host.modules)
-    return [deployment_of(table, load_class(table.name, table.type)) for table in config.actor]
+    services = named_services(os.environ, {table.name for table in config.actor})
+    tables = [deployment_of(table, load_class(table.name, table.type)) for table in config.actor]
+    return [*tables, *services]

@@ -35,7 +35,7 @@ class Child:
     def __init__(self, name: str, *arguments: str, environment: dict[str, str]) -> None:
         self.name = name
         self._arguments = arguments
-        self._environment = environment
+        self.environment = environment
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep_running(self) -> int:
@@ -55,7 +55,7 @@ class Child:
             sys.executable,
             *self._arguments,
             stdin=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._environment, "CALLBOARD_CHILD": "1"},
+            env={**os.environ, **self.environment, "CALLBOARD_CHILD": "1"},
         )
         try:
             return await self._process.wait()

@@ -1,6 +1,7 @@
 """`callboard up` as its user runs it: real processes, real ports, real signals."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -8,8 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -231,3 +234,44 @@ def test_with_a_certificate_it_speaks_https_and_nothing_else(
 
     assert url.startswith("https://")
     assert answer.status_code == 200
+
+
+def test_an_ollama_that_is_there_is_found_and_offered(
+    tmp_path: Path, nats_server_binary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_tags("qwen3:8b") as where:
+        monkeypatch.setenv("OLLAMA_HOST", where)
+        running = Callboard(tmp_path, "--hosts", "2")
+        try:
+            found = running.wait_for("ollama_found")
+            deployed = [running.wait_for("actor_deployed")["actor"] for _ in range(3)]
+        finally:
+            running.process.send_signal(signal.SIGTERM)
+            running.process.wait(PATIENCE)
+            running.close()
+
+    assert found["models"] == ["qwen3:8b"]
+    assert found["switch_off"] == "[models] discover = false"
+    assert "ollama-qwen3-8b" in deployed
+
+
+@contextlib.contextmanager
+def serving_tags(*models: str) -> Iterator[str]:
+    """An HTTP server with the list that Ollama has of its models; yields `host:port`."""
+
+    class Tags(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"models": [{"name": one} for one in models]}).encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tags) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
