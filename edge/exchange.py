@@ -43,6 +43,8 @@ log = structlog.get_logger("edge")
 ROUTE = "completion"
 MOST_SILENT = 3600.0
 """Seconds without a word after which nobody is believed to be at it any more."""
+MOST_AWAY = 30.0
+"""Seconds for which a store that is away is waited for."""
 STOP_GRACE = 5.0
 """Seconds that answers have to end when the process is about to stop."""
 ONE_COMMIT = 1000
@@ -85,6 +87,7 @@ class Exchange:
         self._waiting: asyncio.Timeout | None = None
         self._stopping = False
         self._heard_at = time.monotonic()
+        self._away_since = 0.0
         self.finished = False
         """Whether everything was heard; until then, leaving means giving up."""
 
@@ -151,11 +154,12 @@ class Exchange:
     async def outcome(self) -> Outcome | None:
         """Return what became of the batch and its answers; None if it has not ended yet.
 
-        Raises Broken if that cannot be known.
+        A store that is away is waited for. Raises Broken if that takes too long.
         """
         try:
             address = Address(await self._batches(), self.opened.batch)
             state = await find_batch(self._shared.bus, address)
+            self._away_since = 0.0
             if state is None or state.status not in FINAL:
                 self._check_silence()
                 return None
@@ -163,8 +167,8 @@ class Exchange:
             return Outcome(state, answers)
         except BusFault as fault:
             log.info("outcome_not_read", batch=self.opened.batch, error=str(fault))
-            detail = "the store did not say what became of the request; try again in a moment"
-            raise Broken(Refusal(503, "unavailable", detail)) from None
+            self._check_absence()
+            return None
 
     # -- looking back ----------------------------------------------------------------------
 
@@ -205,6 +209,12 @@ class Exchange:
         if time.monotonic() - self._heard_at > MOST_SILENT:
             detail = f"nothing was heard of the request for {MOST_SILENT:g} s"
             raise Broken(Refusal(504, "timeout", detail, headers=NO_RETRY))
+
+    def _check_absence(self) -> None:
+        self._away_since = self._away_since or time.monotonic()
+        if time.monotonic() - self._away_since > MOST_AWAY:
+            detail = "the store does not say what became of the request; try again in a moment"
+            raise Broken(Refusal(503, "unavailable", detail))
 
     def _leave(self) -> None:
         self._following.close()

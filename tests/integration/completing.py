@@ -31,6 +31,7 @@ DEMO = {
     "aliases": ["demo-*"],
     "id": MODEL,
 }
+ONLY = {"provider": "echo", "tries": 1}
 refused: list[str] = []
 """The conversations that were refused because a person has them, each as often as it was."""
 
@@ -68,6 +69,7 @@ ACTORS: dict[str, Any] = {
     "completion": (Session, {"batches": "completion-batch"}),
     "completion-batch": Batch,
     "demo": (Speaking, DEMO),
+    "first": (Speaking, {**ONLY, "model": "first", "fallbacks": ["demo"]}),
     **{name: (Speaking, _once(name)) for name in ONCE},
 }
 

@@ -88,6 +88,13 @@ class Scripted:
         raise _fault(code, float(seconds) if seconds else None)
         yield Ended()
 
+    async def do_falter(self, rest: str, call: Call) -> AsyncIterator[ProviderEvent]:
+        """Fails as the model `first`; any other says the rest."""
+        if call.model == "first":
+            raise _fault("overloaded", None)
+        async for event in self.do_say(rest, call):
+            yield event
+
     async def do_half(self, rest: str, call: Call) -> AsyncIterator[ProviderEvent]:
         """Says a word, and fails for good."""
         yield TextDelta("half ")
