@@ -1,5 +1,7 @@
 """An edge with models behind it, for tests of what OpenAI's clients see."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,9 +15,11 @@ from runtime.testing import Kit
 from runtime.turn import Turn
 from schemas.conversation import BatchOpened, OpenBatch
 from schemas.deployment import Deployment
-from tests.integration.edges import Edge, serving
+from tests.integration.edges import PATIENCE, Edge, serving
 from tests.integration.speaking import Speaking
 
+PATH = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 SECRET = "sk-0123456789abcdef0123456789abcdef"
 OTHER = "sk-fedcba9876543210fedcba9876543210"
 KEYS = {
@@ -88,3 +92,50 @@ def user(text: str) -> list[dict[str, Any]]:
 
 def body(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "demo-1", "messages": user(text), **more}
+
+
+async def complete(edge: Edge, text: str, headers: Any = None, **more: Any) -> httpx.Response:
+    return await edge.post(PATH, body(text, **more), headers=JSON | (headers or {}))
+
+
+class Stream:
+    """A stream as its client reads it."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.got = b""
+        self._raw = response.aiter_raw()
+
+    @property
+    def text(self) -> str:
+        found = re.findall(rb"^data: (\{.*\})$", self.got, re.MULTILINE)
+        choices = [msgspec.json.decode(each).get("choices", []) for each in found]
+        return "".join(each[0]["delta"].get("content", "") for each in choices if each)
+
+    async def until(self, words: bytes) -> None:
+        """Read until words have come."""
+        async with asyncio.timeout(PATIENCE):
+            while words not in self.got:
+                self.got += await anext(self._raw)
+
+    async def rest(self) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            async for piece in self._raw:
+                self.got += piece
+        return self.got
+
+
+@asynccontextmanager
+async def streaming(
+    edge: Edge, text: str, headers: Any = None, **more: Any
+) -> AsyncIterator[Stream]:
+    content = msgspec.json.encode(body(text, stream=True, **more))
+    sent = JSON | (headers or {})
+    async with edge.client.stream("POST", PATH, content=content, headers=sent) as response:
+        yield Stream(response)
+
+
+def error(answer: httpx.Response) -> tuple[int, str, str | None]:
+    found = answer.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    return answer.status_code, found["code"], found["param"]

@@ -3,11 +3,8 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
-import msgspec
 import pytest
 import pytest_asyncio
 
@@ -18,14 +15,21 @@ from runtime.bus import new_id
 from runtime.testing import Kit, running
 from schemas.conversation import BatchFinished, MessageAnswered, MessageSaid, TaskStopped
 from schemas.model import Attachment, Text, conversation_topic, history_topic
-from tests.integration.completing import ACTORS, OTHER, SECRET, asking, body
+from tests.integration.completing import (
+    ACTORS,
+    OTHER,
+    PATH,
+    SECRET,
+    asking,
+    complete,
+    error,
+    streaming,
+)
 from tests.integration.edges import PATIENCE, Edge
 from tests.integration.speaking import calls, ended, gate
 from tests.integration.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-PATH = "/v1/chat/completions"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -40,56 +44,6 @@ async def edge(kit: Kit) -> AsyncIterator[Edge]:
     streams.heartbeat = 0.2
     async with asking(kit, streams=streams) as edge:
         yield edge
-
-
-async def complete(edge: Edge, text: str, headers: Any = None, **more: Any) -> httpx.Response:
-    return await edge.post(PATH, body(text, **more), headers=JSON | (headers or {}))
-
-
-JSON = {"Content-Type": "application/json", "Accept": "application/json"}
-
-
-class Stream:
-    """A stream as its client reads it."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.response = response
-        self.got = b""
-        self._raw = response.aiter_raw()
-
-    @property
-    def text(self) -> str:
-        found = re.findall(rb"^data: (\{.*\})$", self.got, re.MULTILINE)
-        choices = [msgspec.json.decode(each).get("choices", []) for each in found]
-        return "".join(each[0]["delta"].get("content", "") for each in choices if each)
-
-    async def until(self, words: bytes) -> None:
-        """Read until words have come."""
-        async with asyncio.timeout(PATIENCE):
-            while words not in self.got:
-                self.got += await anext(self._raw)
-
-    async def rest(self) -> bytes:
-        async with asyncio.timeout(PATIENCE):
-            async for piece in self._raw:
-                self.got += piece
-        return self.got
-
-
-@asynccontextmanager
-async def streaming(
-    edge: Edge, text: str, headers: Any = None, **more: Any
-) -> AsyncIterator[Stream]:
-    content = msgspec.json.encode(body(text, stream=True, **more))
-    sent = JSON | (headers or {})
-    async with edge.client.stream("POST", PATH, content=content, headers=sent) as response:
-        yield Stream(response)
-
-
-def error(answer: httpx.Response) -> tuple[int, str, str | None]:
-    found = answer.json()["error"]
-    assert set(found) == {"message", "type", "param", "code"}
-    return answer.status_code, found["code"], found["param"]
 
 
 # -- bytes ---------------------------------------------------------------------------------
