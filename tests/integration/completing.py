@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
+import msgspec
+
 from actors.batch import Batch
 from actors.session import Session
 from runtime.actor import handler
