@@ -48,7 +48,7 @@ class Model(Worker):
         self._fleet = build_fleet(self._terms)
         self._shunned: dict[str, set[str]] = {}
         """By run: the upstreams that have begun to answer it and not gone on."""
-        self._adapter: Adapter
+        self._adapter: Adapter = make_adapter(options.provider)
         self._client: httpx.AsyncClient
         self._watch: Watch
 
@@ -58,8 +58,7 @@ class Model(Worker):
         check_deadline(options, deployment.deadline.total_seconds())
 
     async def on_start(self) -> None:
-        """Load what speaks the provider's wire, and tell of the upstreams."""
-        self._adapter = make_adapter(self.options.provider)
+        """Make ready to ask, and tell of the upstreams."""
         # The environment's proxies and logins are not followed: who is asked is deployed.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE)
         self._client = httpx.AsyncClient(limits=limits, trust_env=False)

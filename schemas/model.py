@@ -123,8 +123,10 @@ class Generated(Message, tag="model.generated"):
     """What came of a job: the answer itself is an event of its conversation's history.
 
     `refused` is an answer that says no (the provider's filter, or a rule of ours); `failed` one
-    that no further attempt at this model would mend. `code`, `status` (of HTTP) and `reason`
-    say why; `excerpt` is how the answer begins, at most 500 characters.
+    that no further attempt at this model would mend. `code`, `status` (the HTTP status that
+    its client should get) and `reason` say why, `retry_after` in how many seconds it may be
+    worth another try; `excerpt` is how the answer begins, at most 500 characters, or the number
+    that a judge named.
     """
 
     task: str

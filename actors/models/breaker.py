@@ -53,14 +53,16 @@ class Breaker:
     @property
     def limited(self) -> bool:
         """Whether the upstream itself said that it wants to be left alone."""
-        return self._open and self.fault is not None and self.fault.code == "rate_limited"
+        if not self._open or self.fault is None:
+            return False
+        return self.fault.code == "rate_limited" or _asked_rest(self.fault) > 0
 
     @property
     def status(self) -> UpstreamStatus:
         """In the words that nodes are shown in; whether it is busy is not known here."""
         if not self._open or self.fault is None:
             return "HEALTHY"
-        if self.limited:
+        if self.fault.code == "rate_limited":
             return "429_LIMIT"
         return "OFFLINE" if self.fault.code in ("unreachable", "timeout") else "ERROR"
 
@@ -94,8 +96,7 @@ class Breaker:
             return
         self._row += 1
         self.fault = fault
-        asked = told_wait(fault) if fault.code == "rate_limited" else 0.0
-        if asked:
+        if asked := _asked_rest(fault):
             self._rest_for(asked)
         elif fault.code in KEY_TROUBLE or self._row >= self._limit:
             self._rest_for(self._rest)
@@ -115,9 +116,9 @@ class Breaker:
         return f"{self._row} faults in a row, the last was {last}"
 
 
-def told_wait(fault: UpstreamFault) -> float:
-    """Seconds for which a fault asks to be left alone; 0 if it says nothing sensible."""
+def _asked_rest(fault: UpstreamFault) -> float:
+    """Seconds for which an upstream asks to be left alone; 0 if it says nothing sensible."""
     asked = fault.retry_after
-    if asked is None or not math.isfinite(asked) or asked <= 0:
+    if fault.code not in ("rate_limited", "overloaded") or asked is None:
         return 0.0
-    return asked
+    return asked if math.isfinite(asked) and asked > 0 else 0.0

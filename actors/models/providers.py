@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from actors.models.events import Adapter, Timeouts
+from runtime.errors import ConfigError
 
 Name: TypeAlias = Literal["echo", "openai", "ollama", "gemini", "coze"]
 
@@ -41,7 +42,10 @@ PROVIDERS: dict[Name, Provider] = {
 
 
 def make_adapter(name: Name) -> Adapter:
-    """The adapter of a provider; raises ImportError or AttributeError if there is none."""
+    """The adapter of a provider; raises ConfigError if this installation has none."""
     module, _, cls = PROVIDERS[name].adapter.partition(":")
-    made: Adapter = getattr(importlib.import_module(module), cls)()
+    try:
+        made: Adapter = getattr(importlib.import_module(module), cls)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"provider = {name!r}: its adapter cannot be loaded: {error}") from None
     return made

@@ -91,6 +91,14 @@ def test_one_that_asks_for_a_rest_has_it_at_once() -> None:
     assert breaker.may_ask
 
 
+def test_one_that_is_overloaded_and_says_for_how_long_is_waited_for_as_well() -> None:
+    breaker, _ = make(faults=5)
+    breaker.fail(fault("overloaded", after=2))
+
+    assert (breaker.status, breaker.limited) == ("ERROR", True)
+    assert breaker.wait > 0
+
+
 @pytest.mark.parametrize("after", [None, 0, -1, math.nan, math.inf, -math.inf])
 def test_what_is_no_time_to_wait_counts_as_a_fault_like_others(after: float | None) -> None:
     breaker, _ = make(faults=2)
