@@ -11,7 +11,8 @@ from actors.batch import Batch
 from actors.session import Session
 from runtime.ask import Origin
 from runtime.testing import Kit, running
-from schemas.base import Address, Message
+from schemas import subjects
+from schemas.base import Address, Message, tag_of
 from schemas.conversation import (
     Abort,
     BatchBegan,
@@ -30,6 +31,7 @@ from schemas.conversation import (
     TaskMoved,
     TaskStopped,
 )
+from schemas.envelope import decode_any
 from schemas.model import Context, Generated, Prompt, history_topic
 from schemas.record import Delta, RunFailed
 from tests.integration.answering import MODELS, Talk, gate, opening, wanted, words
@@ -41,7 +43,9 @@ numbers = count(1)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def kit() -> AsyncIterator[Kit]:
-    async with running(session=Session, batch=Batch, **MODELS) as kit:
+    short = (Session, {"batches": "completion-batch", "keep": "1h"})
+    soon = {"completion": short, "completion-batch": Batch}
+    async with running(session=Session, batch=Batch, **soon, **MODELS) as kit:
         yield kit
 
 
@@ -101,6 +105,24 @@ async def test_a_request_that_leaves_nothing_behind_is_not_remembered(talk: Talk
         (False, False),
         (True, False),
     ]
+
+
+async def test_a_completion_is_a_conversation_that_is_soon_forgotten(talk: Talk) -> None:
+    short = Talk(talk.kit, talk.id, "completion")
+    opened = await short.open("one", said=None)
+    await short.finished(opened)
+    stored = await talk.kit.bus.read_all(subjects.event(short.topic), after=0)
+    own = (BatchBegan, TaskFinished, BatchFinished)
+    kept = {
+        one.headers["Nats-TTL"]
+        for one in stored
+        if decode_any(one.data).type in {tag_of(event) for event in own}
+    }
+
+    assert kept == {"3600s"}
+    assert [job.keep for job in short.jobs()] == [3600]
+    gathered = await talk.kit.state(Address("completion-batch", opened.batch))
+    assert (gathered.status, gathered.session) == ("SUCCESS", "completion")
 
 
 # -- failing over -----------------------------------------------------------------------------
