@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -44,7 +45,7 @@ numbers = count(1)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def kit() -> AsyncIterator[Kit]:
     short = (Session, {"batches": "completion-batch", "keep": "1h"})
-    soon = {"completion": short, "completion-batch": Batch}
+    soon: dict[str, Any] = {"completion": short, "completion-batch": Batch}
     async with running(session=Session, batch=Batch, **soon, **MODELS) as kit:
         yield kit
 
