@@ -276,7 +276,7 @@ def _tell_sender(
     reason: str,
     deployments: dict[str, Deployment],
 ) -> Outgoing | None:
-    actor, _, key = job.source.partition("/")
+    actor, _, key = (job.resultto or job.source).partition("/")
     sender = deployments.get(actor)
     if sender is None or sender.kind != "keyed":
         return None
