@@ -21,7 +21,7 @@ from edge.keeping import Keeping
 from edge.openai_shapes import ChatChunk, ChatCompletion, ChatRequest
 from edge.outflow import until_left
 from edge.parameters import read_idempotency_key
-from edge.problem import Refusal, quote
+from edge.problem import Refusal, field_at, quote
 from edge.prompting import draft, invalid, read_settings
 from edge.room import Room
 from edge.shared import Shared
@@ -129,7 +129,10 @@ async def _read(request: Request, count: Callable[[int], None]) -> ChatRequest:
         if refusal.code != "invalid_field":
             raise
         # What others call 422, OpenAI calls 400, and its clients know no other.
-        raise Refusal(400, refusal.code, refusal.detail, **refusal.members) from None
+        fault = refusal.members["errors"][0]
+        if "pointer" not in fault:
+            raise Refusal(400, refusal.code, refusal.detail) from None
+        raise invalid(field_at(fault["pointer"]), fault["detail"]) from None
     return asked
 
 

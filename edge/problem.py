@@ -61,6 +61,7 @@ OPENAI_CODES: Mapping[str, str] = MappingProxyType(
     }
 )
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+FORM_PATH = "/v1/chat/completions"
 STEPS = re.compile(r"\.(\d+)(?=\.|$)")
 
 
@@ -150,10 +151,14 @@ def _openai_type(refusal: Refusal) -> str:
 
 
 def _first_field(members: Mapping[str, Any]) -> str | None:
-    """The first field that is at fault, as `messages[0].content`."""
+    """The first field that is at fault."""
     pointers = (str(fault.get("pointer", "")) for fault in members.get("errors", ()))
-    path = next((pointer for pointer in pointers if pointer), "").lstrip("/").replace("/", ".")
-    return STEPS.sub(r"[\1]", path) or None
+    return field_at(next((pointer for pointer in pointers if pointer), "")) or None
+
+
+def field_at(pointer: str) -> str:
+    """Return a JSON pointer as OpenAI names fields: `messages[0].content`."""
+    return STEPS.sub(r"[\1]", pointer.lstrip("/").replace("/", "."))
 
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
@@ -177,8 +182,8 @@ def refused_at(path: str, refusal: Refusal, media: str = "") -> Response:
 
 def _shape_at(path: str, media: str, shapes: Iterable[tuple[str, Shape]]) -> Shape:
     shape = next((shape for prefix, shape in shapes if path.startswith(prefix)), problem)
-    # A form is never OpenAI's: whoever sends one to a path of theirs speaks our own protocol.
-    return problem if shape is openai_error and read_media(media) in FORMS else shape
+    # A form is not OpenAI's: whoever sends one there speaks our own protocol.
+    return problem if path == FORM_PATH and read_media(media) in FORMS else shape
 
 
 def read_media(content_type: str) -> str:

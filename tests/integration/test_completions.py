@@ -165,11 +165,13 @@ async def test_a_request_that_is_none_is_told_so_in_openais_shape(
 
 async def test_every_other_way_to_be_wrong_has_openais_shape_too(edge: Edge) -> None:
     method = await edge.get(PATH)
-    elsewhere = await edge.post("/v1/embeddings", {})
+    pairs = {"Content-Type": "application/x-www-form-urlencoded"}
+    elsewhere = await edge.post("/v1/embeddings", {}, headers=pairs)
     stranger = await edge.get("/v1/models", headers={"Authorization": "Bearer sk-wrong"})
     nobody = await edge.client.post(PATH, json={}, headers={"Authorization": ""})
     named = await complete(edge, "hi", {"X-Conversation-Id": "a b"})
     both = await complete(edge, "hi", {"X-Conversation-Id": "a"}, metadata={"conversation_id": "b"})
+    warm = await complete(edge, "hi", temperature=9)
     missing = await complete(edge, "hi", messages=[file_message("f" * 32)])
 
     assert error(method) == (405, "method_not_allowed", None)
@@ -178,6 +180,8 @@ async def test_every_other_way_to_be_wrong_has_openais_shape_too(edge: Edge) -> 
     assert error(stranger) == error(nobody) == (401, "invalid_api_key", None)
     assert error(named) == (400, "invalid_field", "x-conversation-id")
     assert error(both) == (400, "invalid_field", "metadata.conversation_id")
+    assert error(warm) == (400, "invalid_field", "temperature")
+    assert warm.json()["error"]["message"] == "temperature: expected float <= 2.0"
     assert error(missing) == (400, "invalid_field", "messages[0].content[0].file.file_id")
 
 
