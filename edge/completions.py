@@ -71,9 +71,7 @@ class Completions:
         exchange = Exchange(self._shared, request, question)
         if asked.stream:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            return CompletionStream(
-                self._shared.streams, exchange, asked.model, usage=usage, began=began
-            )
+            return CompletionStream(self._shared, exchange, asked.model, usage=usage, began=began)
         return await self._answer(request, exchange, asked.model, began)
 
     async def _make_question(self, request: Request, asked: ChatRequest, offer: Offer) -> Question:
@@ -110,7 +108,7 @@ class Completions:
         self, request: Request, exchange: Exchange, model: str, began: float
     ) -> Response:
         """Answer as a whole, unless the client leaves before."""
-        with self._shared.streams.seat(exchange, None, IN_TOTAL):
+        with self._shared.completions.seat(exchange, None, IN_TOTAL):
             try:
                 async with exchange:
                     outcome = await _unless_left(request, exchange)

@@ -165,6 +165,8 @@ class Exchange:
                 return None
             answers = await find_answers(self._shared.bus, self.opened.batch, state)
             return Outcome(state, answers)
+        except Refusal as refusal:
+            raise Broken(refusal) from None
         except BusFault as fault:
             log.info("outcome_not_read", batch=self.opened.batch, error=str(fault))
             self._check_absence()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from edge.problem import Refusal
 from runtime.bus import Bus
 from runtime.errors import Unavailable
 from schemas import subjects
@@ -21,16 +22,22 @@ _decode_answered = msgspec.json.Decoder(MessageAnswered).decode
 
 
 async def find_batch(bus: Bus, address: Address) -> BatchState | None:
-    """Return how a batch stands, None if it has not begun, or its time is over. Raises BusFault."""
+    """Return how a batch stands, None if it has not begun.
+
+    Raises Refusal 409 `answer_forgotten` if its time is over, BusFault.
+    """
     stored = await bus.last(subjects.state(address.actor, token(address.key)))
     if stored is None:
         return None
     try:
         record = _decode_record(stored.data)
-        return _decode_state(record.data) if record.data else None
+        if record.data:
+            return _decode_state(record.data)
     except UNREADABLE:
         # Whoever keeps it stands still and says so; a client can only come again.
         raise Unavailable(f"the state of {address} is not readable") from None
+    detail = "this was done before, and its answer is no longer kept"
+    raise Refusal(409, "answer_forgotten", detail)
 
 
 async def find_answers(bus: Bus, batch: str, state: BatchState) -> Mapping[str, MessageAnswered]:

@@ -73,6 +73,8 @@ class Shared:
         self.bus = bus
         self.hub = Hub(bus)
         self.streams = streams or Streams()
+        self.completions = Streams()
+        """Answers of models that are waited for: counted apart from feeds, which others follow."""
         self.deployed = Deployed(bus)
         self.store = StoreWatch(bus)
         self.started = time.monotonic()
@@ -101,6 +103,7 @@ class Shared:
     def end(self) -> None:
         """Say goodbye to everybody who waits: the process is about to stop."""
         self.streams.end()
+        self.completions.end()
         for jobs in self._jobs.values():
             jobs.end()
 

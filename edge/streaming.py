@@ -11,7 +11,8 @@ from edge.failures import failure_of
 from edge.following import Event
 from edge.outflow import Write, pour
 from edge.problem import Refusal
-from edge.sse import HEADERS, IN_TOTAL, Streams
+from edge.shared import Shared
+from edge.sse import HEADERS, IN_TOTAL
 from edge.telling import Broken, Choice, Telling
 from edge.whole import completion_id, processing
 from schemas.conversation import MessageAnswered
@@ -26,11 +27,11 @@ class CompletionStream(Response):
     """An answer of chunks. It is asked for once it is served: what is refused has a status."""
 
     def __init__(
-        self, streams: Streams, exchange: Exchange, model: str, *, usage: bool, began: float
+        self, shared: Shared, exchange: Exchange, model: str, *, usage: bool, began: float
     ) -> None:
         # As Starlette's own streams do, which send their headers themselves.
         self.status_code, self.background = 200, None
-        self._streams = streams
+        self._seats, self._streams = shared.completions, shared.streams
         self._exchange = exchange
         self._model = model
         self._usage = usage
@@ -42,7 +43,7 @@ class CompletionStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream. Raises Refusal before anything is sent."""
-        with self._streams.seat(self._exchange, None, IN_TOTAL):
+        with self._seats.seat(self._exchange, None, IN_TOTAL):
             async with self._exchange as exchange:
                 name = completion_id(exchange.opened.batch)
                 self._chunks = Chunks(name, int(time.time()), self._model, usage=self._usage)
