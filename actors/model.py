@@ -3,10 +3,11 @@
 Which upstream is asked: actors/models/asking.py. What it is given: prompts.py and context.py.
 """
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx
@@ -35,6 +36,12 @@ MOST_SHUNNED = 1000
 KEEPALIVE = 30.0
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust; read once for all models, since that takes longer than all else."""
+    return httpx.create_ssl_context()
+
+
 class Model(Worker):
     """One model, wherever its upstreams are. The same answer is never put together from two."""
 
@@ -61,7 +68,7 @@ class Model(Worker):
         """Make ready to ask, and tell of the upstreams."""
         # The environment's proxies and logins are not followed: who is asked is deployed.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE)
-        self._client = httpx.AsyncClient(limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(limits=limits, trust_env=False, verify=_certificates())
         self._watch = Watch(self._fleet, self._terms, self.workplace)
         await self._watch.start()
 
