@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import msgspec
 import pytest
 
-from actors.models.watch import locate
+from actors.models import watch
 from runtime.kv import Bucket
 from runtime.testing import Kit
 from schemas.upstream import (
@@ -21,8 +21,15 @@ from schemas.upstream import (
 from tests.integration.talking import talking
 from tests.integration.wordy import Wordy, options, wordy_spoken
 
-pytestmark = pytest.mark.usefixtures("wordy_spoken")
+pytestmark = pytest.mark.usefixtures("wordy_spoken", "in_a_hurry")
 __all__ = ["wordy_spoken"]
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look and tell more often than hosts do."""
+    monkeypatch.setattr(watch, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(watch, "SOONEST", 0.1)
 
 
 @pytest.fixture
@@ -96,13 +103,13 @@ async def test_a_deployment_that_takes_no_offers_hears_none(node: Wordy) -> None
 async def test_a_name_is_called_by_the_address_that_was_looked_at() -> None:
     local = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
-    assert await locate("http://localhost:9000/v1/", local) in (
+    assert await watch.locate("http://localhost:9000/v1/", local) in (
         "http://127.0.0.1:9000/v1",
         "http://[::1]:9000/v1",
     )
     with pytest.raises(ValueError, match=r"10\.0\.0\.1 is 10\.0\.0\.1, expected one in 127"):
-        await locate("http://10.0.0.1/v1", local)
+        await watch.locate("http://10.0.0.1/v1", local)
     with pytest.raises(ValueError, match=r"169\.254\.169\.254"):
-        await locate("http://169.254.169.254/latest", local)
+        await watch.locate("http://169.254.169.254/latest", local)
     with pytest.raises(ValueError, match="secrets do not belong"):
-        await locate("http://a:b@127.0.0.1/", local)
+        await watch.locate("http://a:b@127.0.0.1/", local)

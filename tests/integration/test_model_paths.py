@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from actors.models import watch
 from runtime.kv import Bucket
 from runtime.testing import Kit
 from schemas.base import Address
@@ -15,8 +16,15 @@ from schemas.upstream import UpstreamReport, seen_key
 from tests.integration.talking import Halt, talking
 from tests.integration.wordy import Plan, Reply, Wordy, options, wordy_spoken
 
-pytestmark = pytest.mark.usefixtures("wordy_spoken")
+pytestmark = pytest.mark.usefixtures("wordy_spoken", "in_a_hurry")
 __all__ = ["wordy_spoken"]
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look and tell more often than hosts do."""
+    monkeypatch.setattr(watch, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(watch, "SOONEST", 0.1)
 
 
 @pytest.fixture
