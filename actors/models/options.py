@@ -24,6 +24,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOCAL = ("127.0.0.0/8", "::1/128")
 MARGIN = 10
 """Seconds of a deployment's `deadline` for what is done before and after asking a model."""
+_NAME = re.compile(r"[!-~]{1,64}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 Weight = Annotated[float, msgspec.Meta(gt=0, le=1000)]
@@ -190,6 +191,8 @@ def _check_upstreams(options: ModelOptions) -> None:
             if parsed.query:
                 raise ValueError(f"{where}.url: leave out what follows the ?; keys go to key_env")
         name = one.name or name_of(url)
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{where}.name: {name!r}: expected up to 64 letters, without spaces")
         if name in seen:
             raise ValueError(f"{where}: {name!r} is there twice; give each a name of its own")
         seen.add(name)

@@ -17,7 +17,7 @@ from runtime.store.inspection import CURE, MOST_READ, Found, inspect
 from runtime.store.marks import Kept, MarkFile, beside, file_at
 from runtime.streams import ensure_streams
 from runtime.system import load_class
-from runtime.terminal.overview import read_nodes
+from runtime.terminal.overview import read_nodes, read_upstreams, troubled
 
 OLDEST = (2, 15, 1)
 """Older servers lose acknowledged writes at a power cut even when told to sync always."""
@@ -122,4 +122,5 @@ async def _deployed(bus: Bus, config: Config) -> list[Finding]:
             for node in nodes
             if name in node.paused
         ]
+    findings += [Finding(None, line) for line in troubled(await read_upstreams(bus))]
     return findings

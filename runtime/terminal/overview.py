@@ -3,6 +3,8 @@
 One key from close by is in runtime/terminal/closeup.py.
 """
 
+import contextlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +19,9 @@ from runtime.loads import Held, Load, read_held, read_loads
 from runtime.terminal.shown import ago, align, harmless
 from schemas.control import Control
 from schemas.deployment import Deployment
+from schemas.envelope import UNREADABLE
 from schemas.node import PREFIX, Node
+from schemas.upstream import SEEN, UpstreamReport
 
 HEADING = ("actor", "kind", "type", "waiting", "oldest", "in hand", "retried", "hosts")
 MOST_SHOWN = 20
@@ -31,6 +35,7 @@ class Overview(msgspec.Struct, kw_only=True):
     nodes: list[Node]
     types: dict[str, Control]
     held: list[Held]
+    upstreams: list[UpstreamReport] = []
 
     def load(self, name: str) -> Load:
         """What waits for an actor, with what was put aside for its paused keys."""
@@ -57,6 +62,7 @@ class Overview(msgspec.Struct, kw_only=True):
             "hosts": self.nodes,
             "keys": [{**_said(one.control), "waiting": one.waiting} for one in self.held],
             "failing": [each for node in self.nodes for each in node.failing if each.tries],
+            "upstreams": self.upstreams,
         }
 
     def _facts(self, name: str, now: datetime) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class Overview(msgspec.Struct, kw_only=True):
             f" {harmless(clip(each.reason, 200), lines=False)}"
             for each in facts["failing"]
         ]
-        return lines
+        return [*lines, *troubled(self.upstreams)]
 
     def _row(self, facts: dict[str, Any]) -> tuple[str, ...]:
         age = self.load(facts["name"]).since
@@ -144,6 +150,7 @@ async def look(bus: Bus) -> Overview:
         nodes=await read_nodes(bus),
         types=controls.types,
         held=await read_held(bus),
+        upstreams=await read_upstreams(bus),
     )
 
 
@@ -152,3 +159,23 @@ async def read_nodes(bus: Bus) -> list[Node]:
     found = await Bucket(bus, "nodes").all()
     nodes = [one.data for key, one in sorted(found.items()) if key.startswith(PREFIX)]
     return [msgspec.json.decode(data, type=Node) for data in nodes]
+
+
+async def read_upstreams(bus: Bus) -> list[UpstreamReport]:
+    """What hosts see of the upstreams of their models; what nobody can read is passed over."""
+    reports = []
+    for _, stored in sorted((await Bucket(bus, "nodes").all(SEEN)).items()):
+        with contextlib.suppress(*UNREADABLE):
+            reports.append(msgspec.json.decode(stored.data, type=UpstreamReport))
+    return reports
+
+
+def troubled(reports: Iterable[UpstreamReport]) -> list[str]:
+    """A line for each upstream that is left alone, and why."""
+    return [
+        f"{harmless(report.actor)} on {harmless(report.host)}: upstream {harmless(one.name)} is"
+        f" {one.status}: {harmless(clip(one.reason, 200), lines=False)}"
+        for report in reports
+        for one in report.upstreams
+        if one.status not in ("HEALTHY", "BUSY")
+    ]

@@ -8,6 +8,7 @@ import pytest
 
 from actors.models import watch
 from runtime.kv import Bucket
+from runtime.terminal.overview import look
 from runtime.testing import Kit
 from schemas.base import Address
 from schemas.model import MOST_TEXT, conversation_topic
@@ -186,10 +187,12 @@ async def test_an_upstream_that_fails_again_and_again_is_left_alone_and_shown() 
         async with talking(given) as talk:
             results = [await talk.ask() for _ in range(4)]
             report = await states(talk.kit, "ERROR")
+            shown = (await look(talk.kit.bus)).lines()
 
     assert {(result.code, result.status) for result in results} == {("overloaded", 503)}
     assert len(one.calls) == 2
     assert "2 faults in a row" in results[-1].reason
+    assert "upstream u1 is ERROR: 2 faults in a row" in shown[-1]
     seen = report.upstreams[0]
     assert (seen.name, seen.errors, seen.dispatched, seen.current) == ("u1", 2, 2, 0)
 

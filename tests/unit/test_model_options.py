@@ -68,6 +68,7 @@ def test_what_is_wrong_is_said_in_a_line(options: dict[str, Any], expected: str)
         ({"url": "ftp://gpu1"}, "expected http://… or https://…"),
         ({"url": "gpu1:11434"}, "expected http://… or https://…"),
         ({"url": URL, "key_env": "sk-hunter2"}, "the name of a variable in capitals"),
+        ({"url": URL, "name": "gpu 1"}, "upstreams[0].name: 'gpu 1'"),
         ({"url": URL, "weight": 0}, "$.upstreams[0].weight"),
         ({"url": URL, "paths": -1}, "$.upstreams[0].paths"),
     ],
