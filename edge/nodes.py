@@ -63,7 +63,7 @@ class Offered(msgspec.Struct):
     again_within: float
 
 
-class SeenUpstream(UpstreamSeen, frozen=True, kw_only=True):
+class SeenUpstream(UpstreamSeen, frozen=True, kw_only=True, omit_defaults=False):
     """An upstream of a deployment (`actor`) as one host saw it at a time."""
 
     actor: str
@@ -71,11 +71,15 @@ class SeenUpstream(UpstreamSeen, frozen=True, kw_only=True):
     at: datetime
 
 
+class OfferedNode(RegisteredNode, frozen=True, kw_only=True, omit_defaults=False):
+    """A node as it offered itself at a time."""
+
+
 class NodesView(msgspec.Struct):
     """What hosts see of their upstreams, and who has offered itself as one."""
 
     upstreams: list[SeenUpstream]
-    registered: list[RegisteredNode]
+    registered: list[OfferedNode]
 
 
 class Nodes:
@@ -131,7 +135,7 @@ class Nodes:
         reports = _read(found, SEEN, UpstreamReport)
         view = NodesView(
             upstreams=[_seen(report, each) for report in reports for each in report.upstreams],
-            registered=_read(found, NODE, RegisteredNode),
+            registered=_read(found, NODE, OfferedNode),
         )
         return answer(view)
 

@@ -143,10 +143,11 @@ class Uploads:
                 _seen_by(digest.update, content),
                 media=kind,
                 ttl=self._limits.keep,
+                most=self._limits.most_bytes,
                 owner=owner,
             )
         except FileFault as fault:
-            raise _refused(413, "file_too_large", part.filename or "", f"{fault}") from None
+            raise _refused(413, "file_too_large", part.filename or "", f"is {fault}") from None
         form.files.append(Upload(ref, digest.hexdigest()))
 
     def _kind(self, part: Part, head: bytes) -> str:

@@ -91,6 +91,7 @@ class Shelf:
         *,
         media: str,
         ttl: timedelta,
+        most: int,
         owner: str = "",
     ) -> FileRef:
         content = b""
