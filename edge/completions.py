@@ -78,7 +78,7 @@ class Completions:
         """What a session is asked, whose parts are stored then. Raises Refusal 400, 503."""
         to, named = await self._conversation(request, asked)
         drafts = draft(asked)
-        keeping = self._keeping
+        keeping = self._keeping.of(principal_of(request))
         messages = await keeping.utterances(drafts)
         said = messages[-1] if named and messages[-1].role == "user" else None
         message = OpenBatch(

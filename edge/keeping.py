@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from edge.auth import Principal
 from edge.problem import Refusal
 from edge.prompting import Carried, Draft, Named, Piece, invalid, store_as
+from edge.remembered import may_see
 from runtime.config import FilesTable
 from runtime.objects import FileStore
 from schemas.model import MOST_INLINE, Attachment, FileRef, Image, Part, Prompt, Text, Utterance
@@ -17,9 +19,16 @@ SAID = "message.txt"
 class Keeping:
     """Stores what belongs to one request, for as long as it may be needed."""
 
-    def __init__(self, files: FileStore, limits: FilesTable) -> None:
+    def __init__(
+        self, files: FileStore, limits: FilesTable, whose: Principal | None = None
+    ) -> None:
         self._files = files
         self._limits = limits
+        self._whose = whose
+
+    def of(self, principal: Principal) -> "Keeping":
+        """The same for one client: what is stored is theirs, and what they name must be too."""
+        return Keeping(self._files, self._limits, principal)
 
     async def utterances(self, drafts: Sequence[Draft]) -> tuple[Utterance, ...]:
         """Return messages whose files are stored.
@@ -76,7 +85,8 @@ class Keeping:
 
     async def _find(self, named: Named) -> Part:
         found = await self._files.find(named.id)
-        if found is None:
+        mine = self._whose is None or may_see(self._whose, await self._files.owner(named.id))
+        if found is None or not mine:
             raise invalid(named.place, "there is no such file, or not any more")
         return Image(file=found) if found.media.startswith("image/") else Attachment(found)
 
@@ -84,4 +94,5 @@ class Keeping:
         async def once() -> AsyncIterator[bytes]:
             yield content
 
-        return await self._files.put(name, once(), media=media, ttl=self._limits.keep)
+        owner = self._whose.id if self._whose else ""
+        return await self._files.put(name, once(), media=media, ttl=self._limits.keep, owner=owner)

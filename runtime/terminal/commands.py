@@ -130,7 +130,7 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
             await patiently(bus, lambda: seed_deployments(bus, deployments))
             if is_asked_for():
                 await patiently(bus, lambda: _offer_found(bus))
-            await running.start(config.host.run)
+            await running.start(_names_to_run(config, deployments))
             # What is loaded by now stays; what comes and goes is counted, not searched for.
             gc.collect()
             gc.freeze()
@@ -141,6 +141,13 @@ async def _run_host(config: Config, deployments: list[Deployment]) -> int:
         await running.stop()
         keeping.cancel()
         await bus.link.close()
+
+
+def _names_to_run(config: Config, deployments: list[Deployment]) -> list[str]:
+    """What this host runs, none for all: also the services that its own environment names."""
+    configured = {table.name for table in config.actor}
+    services = [one.name for one in deployments if one.name not in configured]
+    return [*config.host.run, *services] if config.host.run else []
 
 
 async def _offer_found(bus: Bus) -> None:

@@ -226,6 +226,23 @@ async def test_nobody_goes_on_with_or_stops_what_somebody_else_began(guarded: Ed
     assert len((await guarded.get(history_of(asked), headers=bearer(MINE))).json()) <= 2
 
 
+async def test_a_file_is_named_in_json_by_whose_it_is_only(guarded: Edge) -> None:
+    picture: Files = [("files", ("a.png", png(), "image/png"))]
+    asked = await ask(guarded, "look", "gemini", files=picture, headers=bearer(MINE))
+    history = (await guarded.get(history_of(asked), headers=bearer(MINE))).json()
+    named = {"type": "file", "file": {"file_id": history[0]["files"][0].rpartition("/")[2]}}
+    body = {"model": "gemini", "messages": [{"role": "user", "content": [named]}]}
+    answers = [
+        await guarded.client.post(
+            COMPLETIONS, json=body, headers=bearer(secret) | {"x-conversation-id": name}
+        )
+        for secret, name in ((MINE, "named-mine"), (YOURS, "named-yours"))
+    ]
+
+    assert [one.status_code for one in answers] == [200, 400]
+    assert "there is no such file" in answers[1].json()["error"]["message"]
+
+
 async def test_a_key_in_a_url_is_refused_everywhere(guarded: Edge) -> None:
     for path in ("/v1/conversations", f"/files/{'0' * 32}", "/v1/nodes"):
         refused = await guarded.get(f"{path}?api_key={MINE}")

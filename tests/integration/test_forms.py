@@ -1,7 +1,9 @@
 """Async-Chat's surface, from the form to the last poll, on a real server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,11 +25,18 @@ from tests.integration.asking import (
     until_status,
 )
 from tests.integration.edges import Edge, serving
+from tests.integration.terminal import Hand
 from tests.unit.parcels import png
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SLOW = {"extra": {"delay": 3600}}
+PHI = """
+[[actor]]
+name = "phi"
+type = "actors.model:Model"
+options = { provider = "echo", model = "phi4-mini" }
+"""
 BOTH = "gemini-2.5-flash, deepseek-r1:1.5b"
 
 
@@ -394,3 +403,33 @@ async def test_a_task_or_all_of_a_conversation_can_be_stopped(edge: Edge) -> Non
     assert ended["status"] == "FAILED"
     assert {each["task_id"] for each in ended["results"]} == {one, other}
     assert unknown.status_code == 404
+
+
+# -- a model more ----------------------------------------------------------------------------
+
+
+@pytest.mark.promise("AC-49")
+async def test_a_new_model_is_one_table_more_while_everything_runs(
+    kit: Kit, edge: Edge, tmp_path: Path
+) -> None:
+    before = await post(edge, "hello", "phi4-mini")
+    done = await Hand(kit, tmp_path).deploy(PHI)
+    found = await polled(edge, await ask(edge, "hello", "phi4-mini"))
+
+    assert before.status_code == 422
+    assert done.said[-1] == f"{kit.host.name} runs it"
+    assert [one["response_text"] for one in found["results"]] == ["hello"]
+
+
+@pytest.mark.promise("AC-01", "AC-03", "AC-06")
+async def test_many_users_ask_many_models_at_once_and_a_slow_one_delays_nobody(edge: Edge) -> None:
+    stuck = await ask(edge, "hello", "slow, slower")
+    forms = [ask(edge, f"question {n}", BOTH, conversation_id=f"user-{n}") for n in range(50)]
+    asked = await asyncio.gather(*forms)
+    found = await asyncio.gather(*(polled(edge, one) for one in asked))
+    slow = await batch(edge, stuck)
+    await edge.post(f"/v1/batches/{stuck['batch_id']}/abort")
+
+    for number, one in enumerate(found):
+        assert {each["response_text"] for each in one["results"]} == {f"question {number}"}
+    assert slow["status"] == "PROCESSING"
