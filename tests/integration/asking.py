@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import msgspec
 
 from actors.batch import Batch
 from actors.model import Model
 from actors.session import Session
-from runtime.testing import Deployed
+from runtime.testing import Deployed, Kit
 from tests.integration.edges import PATIENCE, Edge
 from tests.integration.waiting import until_known
+from tests.unit.parcels import png
 
 Files = list[tuple[str, tuple[str, bytes, str]]]
+BOTH = "gemini-2.5-flash, deepseek-r1:1.5b"
 COMPLETIONS = "/v1/chat/completions"
 ENDED = ("SUCCESS", "FAILED", "PARTIAL")
 POLL_EVERY = 0.05
@@ -76,3 +79,14 @@ async def until_status(edge: Edge, asked: Any, task: int, status: str) -> None:
 def history_of(asked: Any) -> str:
     """Where the history of a batch's conversation is."""
     return f"/v1/conversations/{asked['conversation_id']}/history"
+
+
+def a_picture(name: str = "cat.png") -> Files:
+    return [("files", (name, png(), "image/png"))]
+
+
+async def stored_files(kit: Kit) -> set[str]:
+    """The ids of all files that are there."""
+    found = await kit.bus.lasts("$O.files.M.>", stream="OBJ_files")
+    infos = [msgspec.json.decode(one.data) for one in found if one.data]
+    return {info["name"] for info in infos if not info.get("deleted")}

@@ -11,7 +11,7 @@ from actors.fakes.upstream import Upstream, fake
 from runtime.bus import Bus
 from runtime.store.server import EmbeddedServer
 from tests.chaos.processes import Process
-from tests.integration.asking import Files, ask, history_of, polled
+from tests.integration.asking import BOTH, Files, ask, history_of, polled
 from tests.integration.edges import Edge, serving
 from tests.integration.feed import Block, feed
 from tests.integration.waiting import until_known
@@ -39,7 +39,7 @@ name = "deepseek"
 type = "actors.model:Model"
 options = {{ provider = "openai", model = "deepseek-r1:1.5b", upstreams = [{{ url = "{url}" }}] }}
 """
-BOTH = "gemini-2.5-flash, deepseek-r1:1.5b"
+
 TEXT = ("It ", "is a ", "picture ", "of ", "one ", "pixel.")
 WHOLE = "".join(TEXT)
 PATIENCE = 60.0
