@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from edge.problem import Refusal
 
 LONGEST_DETAIL = 500
+LONGEST_WAIT = 3600
 NO_RETRY = {"x-should-retry": "false"}
 """Their clients repeat a 409, a 429 and any 5xx by themselves unless they are told not to."""
 
@@ -63,9 +64,11 @@ def meaning_of(code: str, status: int, reason: str, retry_after: float = 0) -> R
     found = MEANINGS.get(code) or Meaning(_status(status), code or "failed")
     headers = {} if found.again else dict(NO_RETRY)
     if retry_after > 0 and found.again:
-        headers["Retry-After"] = str(min(math.ceil(retry_after), 3600))
-    if found.status == 429 and found.again:
-        headers["x-should-retry"] = "true"
+        headers["Retry-After"] = str(min(math.ceil(retry_after), LONGEST_WAIT))
+    if found.status == 429:
+        # Whoever does not know the other header waits for long where waiting does not help.
+        again = ("x-should-retry", "true") if found.again else ("Retry-After", str(LONGEST_WAIT))
+        headers.setdefault(*again)
     members = {"param": "model"} if found.code == "model_not_found" else {}
     detail = reason[:LONGEST_DETAIL] or f"the model did not answer ({found.code})"
     return Refusal(found.status, found.code, detail, headers=headers, **members)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from edge.chunks import Chunks
+from edge.failures import meaning_of
 from edge.openai_shapes import ChatChunk
 from edge.telling import Broken, Telling
 from schemas.base import Message
@@ -225,6 +226,18 @@ def test_a_failure_breaks_the_stream_with_what_it_means(
 
     assert (refusal.status, refusal.code) == expected
     assert refusal.detail == "why"
+
+
+def test_a_client_is_told_whether_and_when_to_come_again() -> None:
+    busy = meaning_of("rate_limited", 429, "busy", 6.2).headers
+    quota = meaning_of("quota_exhausted", 429, "empty", 6.2).headers
+    late = meaning_of("deadline", 504, "late").headers
+    broken = meaning_of("truncated", 502, "broken").headers
+
+    assert (busy["retry-after"], busy["x-should-retry"]) == ("7", "true")
+    assert (quota["retry-after"], quota["x-should-retry"]) == ("3600", "false")
+    assert late["x-should-retry"] == "false"
+    assert "x-should-retry" not in broken
 
 
 def test_a_batch_that_ends_without_its_tasks_breaks_the_stream() -> None:
