@@ -109,9 +109,11 @@ class Model(Worker):
         options = self.options
         prompt = await prompts.load_prompt(job.prompt, ctx.files)
         messages = prompts.put_first(options.system, prompt.messages)
-        messages = prompts.put_before(await recall(job, ctx, options.context), messages)
+        before = await recall(job, ctx, options.context)
         if job.candidates:
             messages.append(prompts.put_to_judge(await read_candidates(job, ctx)))
+        thread = prompts.go_on(before.thread, messages)
+        messages = prompts.put_before(before.messages, messages)
         return Call(
             client=self._client,
             upstream=Upstream(url=""),
@@ -122,6 +124,8 @@ class Model(Worker):
             conversation=job.conversation,
             timeouts=self._terms.timeouts,
             extra=options.extra,
+            dialect=options.dialect,
+            thread=thread,
         )
 
     def _retry(self, asking: Asking, fault: UpstreamFault, ctx: Work) -> None:

@@ -298,7 +298,8 @@ class MessageSaid(Message, tag="message.said"):
 class MessageAnswered(Message, tag="message.answered"):
     """What a model answered: stored in one commit with the end of its run.
 
-    `remembered` says whether later turns see it.
+    `remembered` says whether later turns see it. `thread` is where a provider that keeps
+    conversations itself has kept this one, for the tasks of this `slot` at this `upstream`.
     """
 
     batch: str
@@ -317,6 +318,8 @@ class MessageAnswered(Message, tag="message.answered"):
     reason: str = ""
     seconds: float = 0
     remembered: bool = True
+    thread: str = ""
+    slot: int = 0
 
 
 # -- told on conversation/<conversation>, beside what its runs say -----------------------------

@@ -6,6 +6,8 @@ Source: cozepy 0.20.0, coze-studio 4f786d6a9 (server side).
 import time
 from typing import Any
 
+import msgspec
+
 from actors.fakes.claims import read_claims
 from actors.fakes.frames import Answer, EventStream, Streamed, Whole, encode, frame
 from actors.fakes.ledger import Asked
@@ -27,6 +29,7 @@ MENU = {
     "reasoning": "thoughts first",
     "json": "instead of a stream, JSON under 200 with this code (700012006)",
     "token": "a fault for tokens: token=401, token=expires=3600, token=relative",
+    "files": "a fault for uploads: files=500",
     "create": "a fault for new conversations: create=500, create=json",
     "expires": "for tokens: so many seconds of life, whatever was asked for",
     "relative": "for tokens: expires_in is a duration",
@@ -40,6 +43,7 @@ WORDS = {
     4200: "resource not found",
     4013: "rate limit exceeded",
 }
+FILES = "/v1/files/upload"
 TOKEN = "/api/permission/oauth2/token"
 SHARED = "7543000000000000000"
 """The conversation that everybody gets who names none."""
@@ -60,6 +64,7 @@ class Coze:
         self._made = 0
         self.claims: list[dict[str, Any]] = []
         self.conversations: dict[str, str] = {}
+        self.files: list[str] = []
 
     def revoke(self) -> None:
         """Let no token given so far be good any more."""
@@ -71,7 +76,8 @@ class Coze:
         return str(asked.body.get("workflow_id", "")) if isinstance(asked.body, dict) else ""
 
     def part_of(self, asked: Asked) -> str:
-        return "token" if asked.path == TOKEN else "create"
+        parts = {TOKEN: "token", FILES: "files"}
+        return parts.get(asked.path, "create")
 
     def failure(self, asked: Asked, status: int, hint: str = "", message: str = "") -> Whole:
         if asked.path == TOKEN:
@@ -90,6 +96,8 @@ class Coze:
             return self._chat(asked)
         if (asked.method, asked.path) == ("POST", "/v1/conversation/create"):
             return self._create(asked, session)
+        if (asked.method, asked.path) == ("POST", FILES):
+            return self._keep_file(asked)
         return _error(asked, 404, 4200)
 
     def _give_token(self, asked: Asked) -> Whole:
@@ -123,8 +131,21 @@ class Coze:
         said = {"code": 0, "msg": "", "data": data, "detail": {"logid": _logid(asked)}}
         return Whole(200, encode(said), _headers(asked))
 
+    def _keep_file(self, asked: Asked) -> Whole:
+        media = asked.headers.get("content-type", "")
+        if (
+            not media.startswith("multipart/form-data; boundary=")
+            or b'name="file"' not in asked.body
+        ):
+            return _error(asked, 200, 4000, "Request parameter error: file is required")
+        name = str(int(SHARED) + 10**6 + len(self.files))
+        self.files.append(name)
+        data = {"id": name, "bytes": len(asked.body), "created_at": CREATED, "file_name": "file"}
+        said = {"code": 0, "msg": "", "data": data, "detail": {"logid": _logid(asked)}}
+        return Whole(200, encode(said), _headers(asked))
+
     def _chat(self, asked: Asked) -> Answer:
-        if wrong := _wrong(asked.body, set(self.conversations)):
+        if wrong := _wrong(asked.body, set(self.conversations), set(self.files)):
             return _error(asked, *wrong)
         known = self._script.models
         if known and asked.model not in known:
@@ -138,7 +159,9 @@ class Coze:
         return Streamed(chat.frames(), render, mishap, headers=_headers(asked), media=media)
 
 
-def _wrong(body: dict[str, Any], conversations: set[str]) -> tuple[int, int, str] | None:
+def _wrong(
+    body: dict[str, Any], conversations: set[str], files: set[str]
+) -> tuple[int, int, str] | None:
     """HTTP status, code and words of what Coze does not take of a question."""
     messages = body.get("additional_messages")
     if not body.get("workflow_id"):
@@ -147,10 +170,25 @@ def _wrong(body: dict[str, Any], conversations: set[str]) -> tuple[int, int, str
         return 200, 4000, "Request parameter error: additional_messages must end with the user's"
     if bool(body.get("app_id")) == bool(body.get("bot_id")):
         return 200, 4000, "Request parameter error: one of app_id and bot_id is required"
+    for message in messages:
+        if message.get("content_type") == "object_string" and _unknown(message["content"], files):
+            return 200, 4000, "Request parameter error: content is not valid"
     named = body.get("conversation_id")
     if named and named not in conversations | {SHARED}:
         return 200, 103000002, "conversation not found"
     return None
+
+
+def _unknown(content: str, files: set[str]) -> bool:
+    """Whether an object_string names a file that is not there, or is none."""
+    try:
+        parts = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return True
+    return any(
+        part["type"] != "text" and part.get("file_id") not in files and not part.get("file_url")
+        for part in parts
+    )
 
 
 def _error(asked: Asked, status: int, code: int, message: str = "") -> Whole:

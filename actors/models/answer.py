@@ -7,6 +7,7 @@ import msgspec
 from actors.models.events import (
     Counted,
     Ended,
+    InThread,
     ProviderEvent,
     ReasoningDelta,
     Refusal,
@@ -38,6 +39,7 @@ class Answer:
         self.usage = Usage()
         self.finish: Finish = "stop"
         self.refusal = ""
+        self.thread = ""
         self.full = False
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -73,6 +75,8 @@ class Answer:
             return self._take_call(event)
         if isinstance(event, Counted):
             self.usage = event.usage
+        elif isinstance(event, InThread):
+            self.thread = event.id
         elif isinstance(event, Ended):
             self.finish = "content_filter" if self.refusal else event.finish
         elif isinstance(event, Refusal):

@@ -47,15 +47,24 @@ class _Turn:
         return next(own, self.answers[0][1] if self.answers else None)
 
 
-async def recall(job: Generate, ctx: Work, options: ContextOptions) -> list[Utterance]:
-    """What is put in front of a job's messages, oldest first; nothing without a `context`.
+@dataclass(frozen=True)
+class Recalled:
+    """What was said before, oldest first. `thread` is the answer after which the provider that
+    gave it has a record of its own to go on with, if it has, and knows all that was said."""
+
+    messages: list[Utterance] = field(default_factory=list)
+    thread: MessageAnswered | None = None
+
+
+async def recall(job: Generate, ctx: Work, options: ContextOptions) -> Recalled:
+    """What is put in front of a job's messages; nothing without a `context`.
 
     The last turns that were answered, without the job's own batch, as far as they fit: of what
     the job and the deployment allow the less.
     """
     wanted = job.context
     if wanted is None or not options.turns:
-        return []
+        return Recalled()
     most = min(wanted.turns or options.turns, options.turns)
     tokens = min(one for one in (wanted.tokens, options.tokens, NO_LIMIT) if one)
     turns: OrderedDict[str, _Turn] = OrderedDict()
@@ -68,7 +77,10 @@ async def recall(job: Generate, ctx: Work, options: ContextOptions) -> list[Utte
             turns.popitem(last=False)
     chosen = _choose(turns, ctx.address.actor, most, tokens)
     messages = _chain(chosen, job.prompt.messages)
-    return [await _with_files_that_are_there(one, ctx.files) for one in messages]
+    there = [await _with_files_that_are_there(one, ctx.files) for one in messages]
+    # What an attempt that failed has told the provider, nobody knows.
+    thread = _thread(turns, ctx.address.actor, job.slot) if ctx.attempt == 1 else None
+    return Recalled(there, thread)
 
 
 async def read_candidates(job: Generate, ctx: Work) -> list[str]:
@@ -121,6 +133,14 @@ def _choose(
             break
         chosen.append((turn.said, answer))
     return chosen[::-1]
+
+
+def _thread(turns: OrderedDict[str, _Turn], actor: str, slot: int) -> MessageAnswered | None:
+    """The actor's own answer to the very last turn, if its provider keeps the conversation."""
+    last = next(reversed(turns.values()), _Turn())
+    own = (answer for who, answer in last.answers if who == actor and answer.slot == slot)
+    answer = next(own, None)
+    return answer if answer is not None and answer.thread else None
 
 
 def _chain(

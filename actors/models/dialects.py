@@ -83,6 +83,14 @@ def dialect_of(url: httpx.URL, model: str, said: dict[str, Any]) -> Dialect:
         raise UpstreamFault("bad_request", f"dialect: {error}") from None
 
 
+def check_dialect(said: dict[str, Any]) -> None:
+    """Raise ValueError for a dialect, or a trait of one, that does not exist."""
+    try:
+        dialect_of(httpx.URL("http://localhost"), "", said)
+    except UpstreamFault as fault:
+        raise ValueError(fault.reason) from None
+
+
 def _guess(url: httpx.URL, model: str) -> str:
     if url.host in _HOSTS:
         return _HOSTS[url.host]

@@ -58,8 +58,14 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: str
 
 
+class InThread(msgspec.Struct, frozen=True):
+    """The provider keeps the conversation itself: its own name for it."""
+
+    id: str
+
+
 ProviderEvent: TypeAlias = (
-    Started | TextDelta | ReasoningDelta | ToolDelta | Counted | Ended | Refusal
+    Started | InThread | TextDelta | ReasoningDelta | ToolDelta | Counted | Ended | Refusal
 )
 
 
@@ -88,12 +94,23 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Thread:
+    """A conversation that a provider keeps itself: its own name for it, at which upstream, and
+    how many of a call's messages, the last ones, it has not seen."""
+
+    id: str
+    upstream: str
+    news: int
+
+
+@dataclass(frozen=True)
 class Call:
     """One question to one upstream. `settings` are in the words of OpenAI's chat completions.
 
     `load` returns the bytes of a file of ours. `extra` is what a deployment adds for its
     provider, put into the request as it is; `dialect` is how its server differs from others of
-    the provider (dialects.py).
+    the provider (dialects.py). `thread` is where the provider keeps the conversation, if it does
+    and nothing was said since that it does not know.
     """
 
     client: httpx.AsyncClient
@@ -106,6 +123,7 @@ class Call:
     timeouts: Timeouts = DEFAULT
     extra: dict[str, Any] = field(default_factory=dict)
     dialect: dict[str, Any] = field(default_factory=dict)
+    thread: Thread | None = None
 
 
 class Adapter(Protocol):

@@ -13,7 +13,8 @@ from actors.models.objects import Objects, decode
 from actors.models.sse import Frame, Parser, Stray
 from actors.models.wording import Discretion
 
-DONE = "[DONE]"
+DONE = ("[DONE]", '"[DONE]"')
+PING = "ping"
 _BOM = b"\xef\xbb\xbf"
 _TITLE = re.compile(rb"<title[^>]*>(.{0,300}?)</title", re.I | re.S)
 
@@ -30,7 +31,7 @@ class Framing:
 
     def __init__(self, discretion: Discretion) -> None:
         self.closed = False
-        """Whether [DONE] was said; nothing after it counts."""
+        """Whether [DONE] was said, quoted or not; nothing after it counts."""
         self.silent = True
         """Whether nothing at all has come but white space."""
         self._discretion = discretion
@@ -79,9 +80,9 @@ class Framing:
                 continue
             if isinstance(item, Stray):
                 yield from self._take_stray(item.line)
-            elif item.data.strip() == DONE:
+            elif item.data.strip() in DONE:
                 self.closed = True
-            elif item.data.strip():
+            elif item.data.strip() and item.event.lower() != PING:
                 yield self._read(item.data, item.event)
 
     def _take_stray(self, line: str) -> Iterator[Arrived]:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeAlias, dataclass_transform
 
 import msgspec
 
+from actors.models.coze_access import check_coze
+from actors.models.dialects import check_dialect
 from actors.models.echo import check_extra
 from actors.models.events import Timeouts, Upstream
 from actors.models.providers import PROVIDERS, Name
@@ -89,6 +91,7 @@ class ModelOptions(_Table):
     settings: dict[str, Any] = {}
     limits: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
     extra: dict[str, Any] = {}
+    dialect: dict[str, Any] = {}
     refusals: bool | RefusalOptions = True
 
     def __post_init__(self) -> None:
@@ -205,7 +208,13 @@ def _check_provider(options: ModelOptions) -> None:
         check_extra(options.extra)
     elif options.provider != "ollama" and not options.upstreams and not options.registry:
         raise ValueError('upstreams: expected at least one, such as [{ key_env = "…" }]')
-    if options.provider not in ("echo", "coze") and not options.model:
+    if options.provider == "coze":
+        check_coze(options.model, options.extra, options.dialect)
+    elif options.provider == "openai":
+        check_dialect(options.dialect)
+    elif options.dialect:
+        raise ValueError(f"dialect: {options.provider} has only one; leave it out")
+    if options.provider != "echo" and not options.model:
         raise ValueError("model: expected its name as the provider knows it")
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from actors.models.events import Thread
 from actors.models.faults import UpstreamFault
 from runtime.errors import FileFault
 from runtime.objects import FileStore
+from schemas.conversation import MessageAnswered
 from schemas.model import FileRef, Prompt, Text, Utterance
 
 MOST_PROMPT = 16 * 1024 * 1024
@@ -67,11 +69,22 @@ def put_first(system: str, messages: Sequence[Utterance]) -> list[Utterance]:
     return [Utterance(role="system", content=(own,)), *messages]
 
 
+def go_on(answer: MessageAnswered | None, messages: Sequence[Utterance]) -> Thread | None:
+    """Where the provider keeps what was said before these messages, if it does."""
+    if answer is None:
+        return None
+    return Thread(answer.thread, answer.upstream, news=len(messages) - _count_rules(messages))
+
+
+def _count_rules(messages: Sequence[Utterance]) -> int:
+    """How many system messages come first."""
+    roles = [message.role in ("system", "developer") for message in messages]
+    return roles.index(False) if False in roles else len(roles)
+
+
 def put_before(said: Sequence[Utterance], messages: Sequence[Utterance]) -> list[Utterance]:
     """What was said before, between the system messages and the rest."""
-    rules = 0
-    while rules < len(messages) and messages[rules].role in ("system", "developer"):
-        rules += 1
+    rules = _count_rules(messages)
     return [*messages[:rules], *said, *messages[rules:]]
 
 

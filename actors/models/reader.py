@@ -38,6 +38,8 @@ class Reader(ABC):
         self.refusal: str | None = None
         self.usage: Usage | None = None
         self.over = False
+        self.event = ""
+        """The name of the event that is being read."""
         self._framing = Framing(discretion)
         self._started = False
 
@@ -86,6 +88,7 @@ class Reader(ABC):
             if not self._started:
                 self._started = True
                 yield Started(self.id_of(one.body))
+            self.event = one.event
             yield from self._read(one.body)
 
     def _read(self, body: dict[str, Any]) -> Iterator[ProviderEvent]:

@@ -98,6 +98,8 @@ class Report:
             upstream=self.upstream,
             reason=reason,
             seconds=round(time.monotonic() - self._began, 3),
+            thread=answer.thread,
+            slot=job.slot,
             remembered=job.remember and outcome == "answered" and not job.candidates,
         )
         ttl = timedelta(seconds=job.keep) if job.keep else None

@@ -29,6 +29,9 @@ _CERTAIN: dict[str, Code] = {
     "invalidapikey": "unauthorized",
     # Google's word for an account that lacks billing, or is in the wrong place.
     "failed_precondition": "unauthorized",
+    "invalid_client": "unauthorized",
+    "access_denied": "unauthorized",
+    "expired_token": "unauthorized",
     "rate_limit_exceeded": "rate_limited",
     "rate_limit_error": "rate_limited",
     "server_is_overloaded": "overloaded",
@@ -67,6 +70,19 @@ _STATUS: dict[int, Code] = {
     503: "overloaded",
     504: "timeout",
     529: "overloaded",
+}
+# What Coze numbers its errors by, under any HTTP status; its own clients read them so.
+_NUMBERS: dict[int, int] = {
+    4000: 400,
+    4100: 401,
+    4101: 403,
+    4200: 404,
+    4013: 429,
+    6023: 504,
+    6031: 400,
+    6039: 400,
+    103000002: 404,
+    700012006: 401,
 }
 _REFUSING = frozenset(
     {"content_filter", "content_policy_violation", "data_inspection_failed"}
@@ -110,7 +126,7 @@ def read_trouble(body: Any) -> Trouble:
         return Trouble()
     error = body.get("error") or body
     if not isinstance(error, dict):
-        error = {**body, "message": error}
+        error = {**body, "message": body.get("error_message") or error}
     message = next(
         (
             error[name]
@@ -119,15 +135,13 @@ def read_trouble(body: Any) -> Trouble:
         ),
         "",
     )
-    code = error.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else 0
-    named = (error.get(name) for name in ("code", "type", "status"))
+    named = (error.get(name) for name in ("code", "type", "status", "error_code"))
     details = list(_details(error))
     words = [*named, *(one.get("reason") for one in details)]
     return Trouble(
-        message=message,
+        message=message + _log_of(body),
         words=frozenset(word.lower() for word in words if isinstance(word, str)),
-        status=status,
+        status=_status(error.get("code")),
         wait=next((wait for one in details if (wait := _wait(one)) is not None), None),
         daily=any("perday" in quota.lower() for one in details for quota in _quotas(one)),
     )
@@ -146,7 +160,8 @@ def explain(
     """
     if _REFUSING & trouble.words:
         raise Refused(discretion.clean(trouble.message))
-    said = status or trouble.status
+    # Some say more by their own number than by a status of 400.
+    said = (trouble.status or status) if status in (0, 400) else status
     code = _judge(trouble, said)
     if said == 409 and (headers or {}).get("x-should-retry", "").lower() == "false":
         code = "bad_request"
@@ -175,6 +190,24 @@ def _judge(trouble: Trouble, status: int) -> Code:
 
 def _look_up(table: Mapping[str, Code], trouble: Trouble) -> Code | None:
     return next((table[word] for word in sorted(trouble.words) if word in table), None)
+
+
+def _status(code: object) -> int:
+    """The HTTP status that an error's own code is, or means; 0 for any other."""
+    if isinstance(code, str) and code.isdecimal() and len(code) < 10:
+        number = _NUMBERS.get(int(code), 0)
+    elif isinstance(code, int):
+        number = _NUMBERS.get(code, code)
+    else:
+        return 0
+    return number if 400 <= number < 600 else 0
+
+
+def _log_of(body: Mapping[str, Any]) -> str:
+    """Where Coze has logged an error, which its support asks for."""
+    detail = body.get("detail")
+    logid = detail.get("logid") if isinstance(detail, dict) else None
+    return f" (logid {logid})" if isinstance(logid, str) and logid else ""
 
 
 def _is_text(value: Any) -> bool:

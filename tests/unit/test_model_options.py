@@ -111,7 +111,7 @@ def test_a_model_has_300_seconds_for_its_first_piece_unless_told_otherwise() -> 
 
 
 def test_coze_has_the_times_that_are_its_own() -> None:
-    options = read(provider="coze", upstreams=[{}])
+    options = read(provider="coze", model="w", extra={"app_id": "a"}, upstreams=[{}])
     times = Terms(options).timeouts
 
     assert (times.connect, times.first, times.write, times.pool) == (5, 30, 10, 10)
