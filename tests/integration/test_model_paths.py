@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from actors.models import watch
+from runtime.deployments import seed_deployments
 from runtime.kv import Bucket
 from runtime.terminal.overview import look
 from runtime.testing import Kit
@@ -14,7 +15,8 @@ from schemas.base import Address
 from schemas.model import MOST_TEXT, conversation_topic
 from schemas.record import Delta
 from schemas.upstream import UpstreamReport, seen_key
-from tests.integration.talking import Halt, talking
+from tests.integration.talking import Halt, deployed, talking
+from tests.integration.waiting import until
 from tests.integration.wordy import Plan, Reply, Wordy, options, wordy_spoken
 
 pytestmark = pytest.mark.usefixtures("wordy_spoken", "in_a_hurry")
@@ -213,3 +215,25 @@ async def test_one_that_rested_is_tried_by_one_call_and_then_by_all() -> None:
 
     assert last.outcome == "answered"
     assert len(one.calls) == 4
+
+
+@pytest.mark.promise("AC-49")
+async def test_a_model_that_is_deployed_anew_ends_what_it_has_begun(
+    two: tuple[Wordy, Wordy],
+) -> None:
+    gate = asyncio.Event()
+    two[0].plan = once_open(gate)
+    async with talking(options(two[0])) as talk:
+        await talk.begin()
+        async with asyncio.timeout(10):
+            await two[0].asked.acquire()
+        _, changed = deployed(options(two[1], model="n"))
+        await seed_deployments(talk.kit.bus, [changed])
+        await until(lambda: talk.kit.host.revision == 2)
+        after = await talk.ask()
+        gate.set()
+        before = await talk.result()
+
+    assert (before.outcome, after.outcome) == ("answered", "answered")
+    assert (len(two[0].calls), len(two[1].calls)) == (1, 1)
+    assert two[1].calls[0]["model"] == "n"
