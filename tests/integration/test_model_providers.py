@@ -9,6 +9,7 @@ from actors.fakes.upstream import fake
 from runtime.testing import running
 from tests.integration.talking import Asker, Talk, deployed
 
+KEY = "pat_" + "k" * 20
 KINDS = {
     "openai": "openai",
     "deepseek": "openai",
@@ -17,19 +18,29 @@ KINDS = {
     "ollama-v1": "openai",
     "ollama": "ollama",
     "gemini": "gemini",
+    "coze": "coze",
 }
 """By fake: the provider that speaks to it."""
 
 
 def options(kind: str, url: str) -> dict[str, Any]:
-    return {"provider": KINDS[kind], "model": "m1", "upstreams": [{"url": url}], "tries": 1}
+    more = {"extra": {"app_id": "a1"}} if kind == "coze" else {}
+    upstreams = [{"url": url, "key_env": "PROVIDERS_KEY"}]
+    return {"provider": KINDS[kind], "model": "m1", "upstreams": upstreams, "tries": 1, **more}
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVIDERS_KEY", KEY)
 
 
 @pytest.mark.promise("AC-04", "AC-06", "AC-18")
 async def test_every_provider_answers_at_once_each_from_a_queue_of_its_own() -> None:
     async with AsyncExitStack() as stack:
         fakes = {
-            kind: await stack.enter_async_context(fake(kind, text="Hello, you.", models=("m1",)))
+            kind: await stack.enter_async_context(
+                fake(kind, text="Hello, you.", models=("m1",), key=KEY)
+            )
             for kind in KINDS
         }
         models = {kind: deployed(options(kind, one.url), name=kind) for kind, one in fakes.items()}
@@ -45,9 +56,11 @@ async def test_every_provider_answers_at_once_each_from_a_queue_of_its_own() -> 
     assert all(one.usage.completion for one in results)
 
 
-@pytest.mark.parametrize("kind", ["openai", "ollama", "gemini"])
+@pytest.mark.parametrize("kind", ["openai", "ollama", "gemini", "coze"])
 async def test_a_truncated_stream_is_a_failed_run_never_a_short_success(kind: str) -> None:
-    async with fake(kind, fault="truncated", text="Hello, you.", models=("m1",)) as upstream:
+    async with fake(
+        kind, fault="truncated", text="Hello, you.", models=("m1",), key=KEY
+    ) as upstream:
         model = deployed(options(kind, upstream.url), attempts=2)
         async with running(asker=Asker, model=model) as kit:
             talk = Talk(kit)
