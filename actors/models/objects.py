@@ -17,7 +17,7 @@ LONGEST = 1024 * 1024
 
 _BETWEEN = re.compile(rb"[\s,\[\]]*")
 _STRUCTURE = re.compile(rb'["{}\[\]]')
-_STRING = re.compile(rb'["\\]')
+_STRING = re.compile(rb'["\\\n]')
 
 
 class Objects:
@@ -64,6 +64,9 @@ class Objects:
             self._quoted = not self._quoted
         elif byte == b"\\":
             self._escaped = True
+        elif byte == b"\n":
+            # A line that was cut, and the next one: else all that follows would be part of it.
+            raise UpstreamFault("garbled", "a JSON text has a line end within a string")
         else:
             self._depth += 1 if byte in b"{[" else -1
         return found.end()

@@ -180,6 +180,11 @@ class Outcome:
         return self.fault.code
 
 
+def plain_client(**options: Any) -> httpx.AsyncClient:
+    """A client that reads no certificates, which takes longer than most tests."""
+    return httpx.AsyncClient(verify=False, **options)
+
+
 async def no_file(file: FileRef) -> bytes:
     raise AssertionError(f"nobody should want {file}")
 
@@ -215,7 +220,7 @@ async def collect(adapter: Adapter, question: Call) -> Outcome:
 
 async def outcome_of(adapter: Adapter, answer: Answer, **changes: Any) -> Outcome:
     """What an adapter makes of an answer."""
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         return await collect(adapter, call(client, double.url, **changes))
 
 

@@ -20,6 +20,7 @@ from tests.unit.provider_double import (
     collect,
     doubled,
     outcome_of,
+    plain_client,
     says,
     writes,
 )
@@ -32,7 +33,7 @@ DONE = b"data: [DONE]\n\n"
 async def test_where_nobody_listens_is_unreachable() -> None:
     async with doubled(writes()) as double:
         url = double.url
-    async with httpx.AsyncClient() as client:
+    async with plain_client() as client:
         outcome = await collect(OpenAI(), call(client, url))
 
     assert outcome.code == "unreachable"
@@ -56,7 +57,7 @@ async def test_a_reset_is_unreachable_and_what_came_before_is_given(first: bytes
             await gate.wait()
         wire.reset()
 
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         pieces = []
         with pytest.raises(UpstreamFault) as caught:  # noqa: PT012
             async for event in OpenAI().stream(call(client, double.url)):
@@ -96,7 +97,7 @@ async def test_closing_the_iterator_ends_the_request() -> None:
         await wire.gone()
         ended.set()
 
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         events = OpenAI().stream(call(client, double.url))
         async for event in events:
             if event == TextDelta("hi"):
@@ -115,7 +116,7 @@ async def test_cancelling_the_wait_ends_the_request() -> None:
         await wire.gone()
         ended.set()
 
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         task = asyncio.create_task(collect(OpenAI(), call(client, double.url)))
         async with asyncio.timeout(PATIENCE):
             await began.wait()
@@ -133,7 +134,7 @@ async def test_too_few_connections_are_our_own_overload() -> None:
         began.set()
         await wire.gone()
 
-    async with doubled(answer) as double, httpx.AsyncClient(limits=limits) as client:
+    async with doubled(answer) as double, plain_client(limits=limits) as client:
         first = asyncio.create_task(collect(OpenAI(), call(client, double.url)))
         async with asyncio.timeout(PATIENCE):
             await began.wait()
@@ -151,7 +152,7 @@ async def test_a_compressed_answer_is_read_though_nobody_asked_for_it(
     encoding: str, encode: Any
 ) -> None:
     answer = writes(encode(HI + STOP + DONE), Content_Encoding=encoding)
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         outcome = await collect(OpenAI(), call(client, double.url))
 
     assert outcome.text == "hi"
@@ -202,7 +203,7 @@ async def test_what_is_neither_answer_nor_error_is_garbled(status: int) -> None:
             f"HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".encode()
         )
 
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         outcome = await collect(OpenAI(), call(client, double.url))
 
     assert outcome.code == "garbled"
@@ -274,7 +275,7 @@ async def test_a_key_within_the_stream_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("key", ["sk-line\nbreak", "sk-ümlaut", "sk-\x00"])
 async def test_a_key_that_no_header_may_hold_is_told_without_it(key: str) -> None:
-    async with doubled(writes()) as double, httpx.AsyncClient() as client:
+    async with doubled(writes()) as double, plain_client() as client:
         outcome = await collect(OpenAI(), call(client, "", upstream=Upstream(double.url, key)))
 
     assert outcome.code == "unauthorized"
@@ -300,7 +301,7 @@ async def test_control_characters_do_not_pass() -> None:
 
 @pytest.mark.parametrize("url", ["", "nonsense", "ftp://x/", "http://", "http://a:b"])
 async def test_a_url_that_is_none_is_our_mistake(url: str) -> None:
-    async with httpx.AsyncClient() as client:
+    async with plain_client() as client:
         outcome = await collect(OpenAI(), call(client, url))
 
     assert outcome.code == "bad_request"
@@ -317,7 +318,7 @@ async def test_a_url_that_is_none_is_our_mistake(url: str) -> None:
     ],
 )
 async def test_a_base_may_be_written_in_several_ways(path: str, asked: str) -> None:
-    async with doubled(writes(HI, STOP)) as double, httpx.AsyncClient() as client:
+    async with doubled(writes(HI, STOP)) as double, plain_client() as client:
         await collect(OpenAI(), call(client, double.url + path))
 
     assert double.asked[0].target == asked

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from actors.models.events import (
@@ -24,6 +23,7 @@ from tests.unit.provider_double import (
     collect,
     doubled,
     outcome_of,
+    plain_client,
     said,
     says,
     writes,
@@ -73,7 +73,7 @@ async def streamed(*bodies: Any, **changes: Any) -> Outcome:
 
 
 async def asked(**changes: Any) -> Any:
-    async with doubled(writes(*map(frame, HELLO))) as double, httpx.AsyncClient() as client:
+    async with doubled(writes(*map(frame, HELLO))) as double, plain_client() as client:
         await collect(Gemini(), call(client, double.url, **changes))
     return double.asked[0]
 
@@ -250,7 +250,7 @@ async def test_what_a_call_was_signed_with_goes_back() -> None:
     signed = {"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": "c2ln-_"}
     gemini = Gemini()
     answered = writes(frame(answer(signed, finish="STOP")))
-    async with doubled(answered) as double, httpx.AsyncClient() as client:
+    async with doubled(answered) as double, plain_client() as client:
         first = await collect(gemini, call(client, double.url))
         await collect(gemini, call(client, double.url, messages=turn(first.tools[0].call)))
 

@@ -42,7 +42,7 @@ def test_lines_arrays_and_blank_lines_frame_objects_alike(raw: bytes) -> None:
     assert find(raw) == [{"a": 1}, {"b": 2}]
 
 
-@pytest.mark.parametrize("raw", [b"nonsense", b'{"a":1} x', b'"a"', b"1", b"}"])
+@pytest.mark.parametrize("raw", [b"nonsense", b'{"a":1} x', b'"a"', b"1", b"}", b'{"a\n{"a":1}\n'])
 def test_what_is_no_object_is_a_fault(raw: bytes) -> None:
     with pytest.raises(UpstreamFault) as caught:
         find(raw)

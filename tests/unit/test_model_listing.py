@@ -3,13 +3,12 @@
 from types import ModuleType
 from typing import Any
 
-import httpx
 import pytest
 
 from actors.models import gemini, ollama, openai
 from actors.models.events import Upstream
 from actors.models.faults import UpstreamFault
-from tests.unit.provider_double import KEY, Answer, Asked, doubled, says, writes
+from tests.unit.provider_double import KEY, Answer, Asked, doubled, plain_client, says, writes
 
 LISTS: list[Any] = [
     (openai, {"object": "list", "data": [{"id": "a"}, {"id": "b/c"}]}, ["a", "b/c"], "/v1/models"),
@@ -25,7 +24,7 @@ PROVIDERS = [openai, ollama, gemini]
 
 
 async def listed(provider: ModuleType, answer: Answer) -> tuple[list[str], list[Asked]]:
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         return await provider.models(client, Upstream(double.url, KEY)), double.asked
 
 

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from actors.models.events import Counted, Ended, Started, TextDelta, ToolDelta, Upstream
@@ -15,6 +14,7 @@ from tests.unit.provider_double import (
     collect,
     doubled,
     outcome_of,
+    plain_client,
     said,
     says,
     writes,
@@ -40,7 +40,7 @@ async def streamed(*lines: bytes, **changes: Any) -> Outcome:
 
 
 async def asked(**changes: Any) -> Any:
-    async with doubled(writes(line("hi", **DONE))) as double, httpx.AsyncClient() as client:
+    async with doubled(writes(line("hi", **DONE))) as double, plain_client() as client:
         await collect(Ollama(), call(client, double.url, **changes))
     return double.asked[0]
 
@@ -161,7 +161,7 @@ async def test_nothing_is_read_behind_the_end() -> None:
 
 async def test_calls_share_a_connection() -> None:
     answer = writes(line("hi"), line(**DONE), media=NDJSON)
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         for _ in range(3):
             await collect(Ollama(), call(client, double.url))
 
@@ -268,7 +268,7 @@ async def test_images_go_along_in_base64() -> None:
 
 async def test_an_image_elsewhere_is_refused_before_anybody_is_asked() -> None:
     messages = (Utterance(role="user", content=(Image(url="https://example.com/a.png"),)),)
-    async with doubled(writes()) as double, httpx.AsyncClient() as client:
+    async with doubled(writes()) as double, plain_client() as client:
         outcome = await collect(Ollama(), call(client, double.url, messages=messages))
 
     assert outcome.code == "bad_request"
@@ -276,7 +276,7 @@ async def test_an_image_elsewhere_is_refused_before_anybody_is_asked() -> None:
 
 
 async def test_an_ollama_without_a_key_is_asked_without_one() -> None:
-    async with doubled(writes(line(**DONE))) as double, httpx.AsyncClient() as client:
+    async with doubled(writes(line(**DONE))) as double, plain_client() as client:
         await collect(Ollama(), call(client, "", upstream=Upstream(double.url)))
 
     assert "authorization" not in double.asked[0].headers

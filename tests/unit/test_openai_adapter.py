@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from actors.models.events import Counted, Ended, Refusal, Started, TextDelta, ToolDelta
@@ -16,6 +15,7 @@ from tests.unit.provider_double import (
     collect,
     doubled,
     outcome_of,
+    plain_client,
     says,
     writes,
 )
@@ -61,7 +61,7 @@ async def test_a_stream_becomes_pieces_then_usage_then_the_end() -> None:
 
 
 async def test_what_is_sent_is_what_the_api_asks_for() -> None:
-    async with doubled(writes(*HELLO)) as double, httpx.AsyncClient() as client:
+    async with doubled(writes(*HELLO)) as double, plain_client() as client:
         question = call(client, double.url, settings={"temperature": 0.5, "n": 3, "stream": False})
         await collect(OpenAI(), question)
 
@@ -79,7 +79,7 @@ async def test_what_is_sent_is_what_the_api_asks_for() -> None:
 
 
 async def test_calls_share_a_connection() -> None:
-    async with doubled(writes(*HELLO)) as double, httpx.AsyncClient() as client:
+    async with doubled(writes(*HELLO)) as double, plain_client() as client:
         for _ in range(3):
             await collect(OpenAI(), call(client, double.url))
 

@@ -3,13 +3,12 @@
 import asyncio
 from typing import Any
 
-import httpx
 import pytest
 
 from actors.models import exchange
 from actors.models.events import Ended, Timeouts
 from actors.models.openai import OpenAI
-from tests.unit.provider_double import PATIENCE, Wire, call, doubled, outcome_of
+from tests.unit.provider_double import PATIENCE, Wire, call, doubled, outcome_of, plain_client
 
 HI = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -97,7 +96,7 @@ async def test_time_that_we_take_ourselves_does_not_count() -> None:
         await wire.chunk(HI + STOP + DONE)
         await wire.end()
 
-    async with doubled(answer) as double, httpx.AsyncClient() as client:
+    async with doubled(answer) as double, plain_client() as client:
         question = call(client, double.url, timeouts=short(first=SHORT, idle=SHORT))
         pieces = []
         async for event in OpenAI().stream(question):
