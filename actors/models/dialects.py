@@ -65,30 +65,27 @@ _MODELS = (("deepseek-reasoner", "deepseek-reasoner"), ("deepseek", "deepseek"))
 
 
 def dialect_of(url: httpx.URL, model: str, said: dict[str, Any]) -> Dialect:
-    """The dialect of a server. `said` may name it (`name`) and change its traits.
+    """The dialect of a server. Raises UpstreamFault for one that does not exist."""
+    try:
+        return read_dialect({"name": _guess(url, model), **said})
+    except ValueError as error:
+        raise UpstreamFault("bad_request", str(error)) from None
 
-    Raises UpstreamFault for a name or a trait that does not exist.
+
+def read_dialect(said: dict[str, Any]) -> Dialect:
+    """The dialect of a `name` ("compatible" without one), with single traits of its own.
+
+    Raises ValueError for a name or a trait that does not exist.
     """
-    traits = dict(said)
-    name = traits.pop("name", "") or _guess(url, model)
-    known = DIALECTS.get(name)
+    traits = {name: value for name, value in said.items() if name != "name"}
+    name = said.get("name", "compatible")
+    known = DIALECTS.get(name) if isinstance(name, str) else None
     if known is None:
-        expected = ", ".join(DIALECTS)
-        raise UpstreamFault("bad_request", f"dialect {name!r}, expected one of {expected}")
-    if not traits:
-        return known
+        raise ValueError(f"dialect {name!r}, expected one of {', '.join(DIALECTS)}")
     try:
-        return msgspec.convert({**msgspec.to_builtins(known), **traits}, Dialect)
+        return msgspec.convert(msgspec.to_builtins(known) | traits, Dialect) if traits else known
     except msgspec.ValidationError as error:
-        raise UpstreamFault("bad_request", f"dialect: {error}") from None
-
-
-def check_dialect(said: dict[str, Any]) -> None:
-    """Raise ValueError for a dialect, or a trait of one, that does not exist."""
-    try:
-        dialect_of(httpx.URL("http://localhost"), "", said)
-    except UpstreamFault as fault:
-        raise ValueError(fault.reason) from None
+        raise ValueError(f"dialect: {error}") from None
 
 
 def _guess(url: httpx.URL, model: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias, dataclass_transform
 import msgspec
 
 from actors.models.coze_access import check_coze
-from actors.models.dialects import check_dialect
+from actors.models.dialects import read_dialect
 from actors.models.echo import check_extra
 from actors.models.events import Timeouts, Upstream
 from actors.models.providers import PROVIDERS, Name
@@ -211,7 +211,7 @@ def _check_provider(options: ModelOptions) -> None:
     if options.provider == "coze":
         check_coze(options.model, options.extra, options.dialect)
     elif options.provider == "openai":
-        check_dialect(options.dialect)
+        read_dialect(options.dialect)
     elif options.dialect:
         raise ValueError(f"dialect: {options.provider} has only one; leave it out")
     if options.provider != "echo" and not options.model:

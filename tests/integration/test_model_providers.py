@@ -69,3 +69,17 @@ async def test_a_truncated_stream_is_a_failed_run_never_a_short_success(kind: st
 
     assert (result.outcome, result.code, result.status) == ("failed", "truncated", 502)
     assert (len(upstream.asked), kept) == (2, [])
+
+
+async def test_what_a_deployment_says_of_its_servers_is_heeded() -> None:
+    async with fake("vllm", fault="reasoning=lone", text="Hello, you.", models=("m1",)) as upstream:
+        model = deployed(options("vllm", upstream.url) | {"dialect": {"thinks": "opened"}})
+        async with running(asker=Asker, model=model) as kit:
+            talk = Talk(kit)
+            result = await talk.ask("hi")
+            kept = await talk.answers()
+
+    assert result.outcome == "answered"
+    assert [(one.text, one.reasoning) for one in kept] == [
+        ("Hello, you.", "The user wants an answer.")
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from actors.model import Model
+from actors.models.dialects import DIALECTS, Dialect
 from actors.models.options import ModelOptions
 from runtime.config import Config, load
 from runtime.terminal.manifest import read_manifest
@@ -48,3 +49,13 @@ def test_every_option_is_explained_and_nothing_that_is_none() -> None:
 
     assert named == {field.name for field in msgspec.structs.fields(ModelOptions)}
     assert all(tomllib.loads(text) for text in examples())
+
+
+def test_every_dialect_and_every_trait_is_explained() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    section = page.partition("## What each provider is sent")[2].partition("\n## ")[0]
+    traits = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", section, re.M)))
+    names = re.findall(r"`([\w-]+)`", section.partition("\nNames: ")[2].partition("\n\n")[0])
+
+    assert set(traits) == {field.name for field in msgspec.structs.fields(Dialect)}
+    assert names == list(DIALECTS)
