@@ -8,13 +8,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edge.asking import wait_for_bus
-from edge.auth import CHAT_READ, principal_of
+from edge.auth import CHAT_READ, Principal, principal_of
 from edge.operation import Operation, Parameter
 from edge.outflow import Write, pour
 from edge.problem import Refusal
 from edge.remembered import may_see
 from edge.shared import Shared
 from edge.utterances import FILES_PATH
+from runtime.errors import FileFault
 from runtime.objects import FileStore
 from schemas.model import FileRef
 
@@ -51,13 +52,19 @@ class Downloads:
     async def get(self, request: Request) -> Response:
         """Answer a file's content, piece by piece."""
         await wait_for_bus(self._shared.bus)
-        id = str(request.path_params["file_id"])
-        ref = await self._store.find(id)
-        if ref is None or not may_see(principal_of(request), await self._store.owner(id)):
-            raise Refusal(404, "file_not_found", NO_FILE)
+        ref = await self._find(str(request.path_params["file_id"]), principal_of(request))
         if request.method == "HEAD":
             return Response(headers=_headers(ref))
         return Content(self._store, ref)
+
+    async def _find(self, id: str, principal: Principal) -> FileRef:
+        try:
+            ref = await self._store.find(id)
+            if ref is not None and may_see(principal, await self._store.owner(id)):
+                return ref
+        except FileFault as fault:
+            raise Refusal(500, "file_damaged", f"{fault}") from None
+        raise Refusal(404, "file_not_found", NO_FILE)
 
 
 class Content(Response):

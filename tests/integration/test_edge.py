@@ -72,6 +72,7 @@ async def test_health_is_plain_and_holds_no_secret(edge: Edge) -> None:
     assert head.content == b""
 
 
+@pytest.mark.promise("AC-32")
 async def test_every_operation_is_published_and_valid(kit: Kit, edge: Edge) -> None:
     document = (await edge.get("/openapi.json")).json()
     page = await edge.get("/docs")

@@ -116,6 +116,7 @@ class Digger(Worker):
 ODD = Address("odd", "a")
 
 
+@pytest.mark.promise("AC-09")
 @pytest.mark.parametrize(
     "body", [b'"' * 700_000, b"\xff" * 700_000, b"\0" * 500_000, b"x" * 1_000_000]
 )
