@@ -20,6 +20,7 @@ from actors.models.events import Adapter, Call, Upstream
 from actors.models.faults import UpstreamFault
 from actors.models.options import ModelOptions, Terms, check_deadline
 from actors.models.patience import Patience
+from actors.models.pools import Pools
 from actors.models.providers import make_adapter
 from actors.models.refusals import Refusals
 from actors.models.report import Report
@@ -67,8 +68,8 @@ class Model(Worker):
     async def on_start(self) -> None:
         """Make ready to ask, and tell of the upstreams."""
         # The environment's proxies and logins are not followed: who is asked is deployed.
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE)
-        self._client = httpx.AsyncClient(limits=limits, trust_env=False, verify=_certificates())
+        pools = Pools(KEEPALIVE, _certificates())
+        self._client = httpx.AsyncClient(transport=pools, trust_env=False)
         self._watch = Watch(self._fleet, self._terms, self.workplace)
         await self._watch.start()
 

@@ -1,11 +1,16 @@
 """The benchmark's contestants run, at a size that says nothing about speed."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 
 import pytest
 
+import bench.answers
+import bench.streams
+from bench.answers import ask_us
 from bench.arena import Result, run_once
 from bench.contestants import CONTESTANTS, Contestant, Sizes
+from bench.streams import measure_followers, measure_runs
 from bench.table import percentile, tables
 
 TINY = Sizes(warm=5, load=20, synced=20)
@@ -51,3 +56,26 @@ def test_a_percentile_is_one_of_the_values() -> None:
 
 def _rates(times: float) -> Sequence[tuple[int, float]]:
     return [(0, 10 * times), (1, 20 * times), (2, 100 * times)]
+
+
+@pytest.mark.usefixtures("nats_server_binary")
+async def test_answers_are_heard_through_our_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.answers, "LASTS", 1.0)
+
+    found = await ask_us(2, 10.0, 1.0, None)
+
+    assert found.refused == 0
+    assert found.heard.first
+    assert len(found.heard.all) > 2
+    assert set(found.spent) == {"fake", "host", "edge", "server"}
+
+
+@pytest.mark.usefixtures("nats_server_binary")
+async def test_runs_and_followers_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.streams, "SETTLE", 0.3)
+    given = Namespace(rate=10.0, seconds=0.5, followers=3, data=None)
+
+    runs = await measure_runs(given, 2)
+    followers = await measure_followers(given)
+
+    assert min(runs.rate, followers.rate) > 0
