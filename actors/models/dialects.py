@@ -17,7 +17,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The traits of one server.
 
     `reasoning_back`: whether what a model thought earlier is sent back to it, always or only
-    with the tool calls it led to. `thinks`: what to expect of a text if reasoning has no field
+    once tools were called. `thinks`: what to expect of a text if reasoning has no field
     of its own (think.py). `efforts` renames values of `reasoning_effort`; `unthinking` is sent
     instead of the effort `none`. `length` is the name of the limit of an answer's tokens.
     `remote_images` and `documents`: whether URLs of images, and files such as PDFs, are taken.

@@ -16,9 +16,10 @@ LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
 
 async def build(call: Call, dialect: Dialect) -> dict[str, Any]:
     """The request's body. Raises UpstreamFault for what this server does not take."""
+    back = _goes_back(call, dialect)
     body = {
         "model": call.model,
-        "messages": [await _write(one, dialect, call.load) for one in call.messages],
+        "messages": [await _write(one, dialect, call.load, back) for one in call.messages],
         "stream": True,
         "stream_options": {"include_usage": True},
         **_translate(call.settings, dialect),
@@ -43,7 +44,7 @@ def _translate(settings: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     return given
 
 
-async def _write(said: Utterance, dialect: Dialect, load: Load) -> dict[str, Any]:
+async def _write(said: Utterance, dialect: Dialect, load: Load, back: bool) -> dict[str, Any]:
     role = dialect.developer if said.role == "developer" else said.role
     written: dict[str, Any] = {"role": role}
     if said.role == "tool":
@@ -54,14 +55,15 @@ async def _write(said: Utterance, dialect: Dialect, load: Load) -> dict[str, Any
     if said.calls:
         written["content"] = written["content"] or None
         written["tool_calls"] = [_write_call(call) for call in said.calls]
-    if said.reasoning and _goes_back(said, dialect):
+    if said.reasoning and back:
         written["reasoning_content"] = said.reasoning
     return written
 
 
-def _goes_back(said: Utterance, dialect: Dialect) -> bool:
+def _goes_back(call: Call, dialect: Dialect) -> bool:
+    """Whether reasoning is sent back: once tools were called, that of every later answer too."""
     back = dialect.reasoning_back
-    return back == "always" or (back == "with_calls" and bool(said.calls))
+    return back == "always" or (back == "with_calls" and any(one.calls for one in call.messages))
 
 
 def _write_call(call: ToolCall) -> dict[str, Any]:

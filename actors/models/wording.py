@@ -15,7 +15,9 @@ MOST = 199
 SHORTEST = 4
 """Characters of a key worth masking: a shorter one would blot out innocent text."""
 
-_KEY_LIKE = re.compile(r"\b(?:sk|pat|AIza|gsk|hf|xai)[-_]?[\w*.-]{16,}|(?i:bearer) [\w.~+/=*-]{8,}")
+_KEY_LIKE = re.compile(
+    r"\b(?:(?:sk|pat|gsk|hf|xai)[-_]|AIza)[\w*.-]{16,}|(?i:bearer) [\w.~+/=*-]{8,}"
+)
 
 
 class Discretion:

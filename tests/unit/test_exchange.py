@@ -12,6 +12,7 @@ from actors.models import exchange
 from actors.models.events import Ended, Refusal, TextDelta, Timeouts, Upstream
 from actors.models.faults import UpstreamFault
 from actors.models.openai import OpenAI
+from actors.models.wording import Discretion
 from tests.unit.provider_double import (
     KEY,
     PATIENCE,
@@ -283,6 +284,12 @@ async def test_a_key_that_no_header_may_hold_is_told_without_it(key: str) -> Non
     assert double.asked == []
 
 
+def test_innocent_words_are_not_taken_for_keys() -> None:
+    words = "skip_thought_signature_validator, patternmatchingengines and hf are no keys"
+
+    assert Discretion().clean(words) == words
+
+
 def test_a_key_is_in_no_repr() -> None:
     upstream = Upstream("http://x", KEY)
     request = exchange.Request(httpx.URL("http://x"), headers={"Authorization": KEY})
@@ -307,6 +314,7 @@ async def test_a_url_that_is_none_is_our_mistake(url: str) -> None:
     assert outcome.code == "bad_request"
 
 
+@pytest.mark.promise("AC-28", "AC-29")
 @pytest.mark.parametrize(
     ("path", "asked"),
     [

@@ -170,6 +170,21 @@ async def test_reasoning_goes_back_where_the_model_wants_it(
     assert message.get("reasoning_content") == ("hm" if back else None)
 
 
+async def test_once_tools_were_called_the_reasoning_of_every_answer_goes_back() -> None:
+    called = Utterance(role="assistant", reasoning="which tool?", calls=(CALL,))
+    result = Utterance(role="tool", call="call_1", content=(Text("42"),))
+    answer = Utterance(role="assistant", reasoning="so it is 42", content=(Text("42"),))
+
+    messages = (await sent(called, result, answer, said("why?"), dialect="deepseek"))["messages"]
+
+    assert [each.get("reasoning_content") for each in messages] == [
+        "which tool?",
+        None,
+        "so it is 42",
+        None,
+    ]
+
+
 @pytest.mark.parametrize(
     ("dialect", "given", "written"),
     [
