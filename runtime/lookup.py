@@ -6,8 +6,12 @@ A pool that takes a hundred jobs wants a hundred runs, a shard after a start eve
 import asyncio
 
 from runtime.bus import Bus, Stored
+from runtime.errors import Unavailable
 
 MOST_AT_ONCE = 250
+LOOKS = 4
+LOOK_EVERY = 0.25
+"""Looks, and seconds between them, for what a cluster says is not there."""
 
 
 class Lookup:
@@ -26,6 +30,23 @@ class Lookup:
         future: asyncio.Future[Stored | None] = loop.create_future()
         self._asked.append((subject, future))
         return await future
+
+    async def surely_last(self, subject: str, seq: int) -> Stored | None:
+        """What `last` did not find, if it is there; `seq` is known to be in the stream.
+
+        Among replicas a new leader may not know yet what the last one stored. Taken at its word
+        a job that has just begun would be lost: only what stays away is gone. Raises
+        Unavailable if the leader is behind.
+        """
+        bus = self._bus
+        for _ in range(LOOKS if bus.replicas > 1 else 0):
+            await asyncio.sleep(LOOK_EVERY)
+            if (stored := await bus.last(subject)) is not None:
+                return stored
+            info = await bus.api(f"STREAM.INFO.{bus.stream}")
+            if int(info["state"]["last_seq"]) < seq:
+                raise Unavailable(f"the leader has not got to {seq} yet, which was delivered")
+        return None
 
     def _begin(self) -> None:
         asked, self._asked = self._asked, []

@@ -44,7 +44,7 @@ class PlainAttempt(Attempt):
             return self._unwritten()
         return await super().read()
 
-    def _missing(self) -> RunRecord:
+    async def _missing(self) -> RunRecord:
         return self._unwritten()
 
     def _unwritten(self) -> RunRecord:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from runtime.answers import clip
-from runtime.bus import Outgoing, expect, expiry
+from runtime.bus import Outgoing, Stored, expect, expiry
 from runtime.errors import BusFault, Conflict, Denied, Forbidden, NoRoom, TurnError, Unknown
 from runtime.pull import ACK_WAIT, Delivery
 from runtime.system import System
@@ -94,8 +94,9 @@ class Attempt:
     async def read(self) -> RunRecord:
         """The run's record, if the run is still open or claimed; takes its lease."""
         stored = await self.system.lookup.last(self.subject)
-        if stored is None:
-            return self._missing()
+        return self._check(stored) if stored is not None else await self._missing()
+
+    def _check(self, stored: Stored) -> RunRecord:
         record = decode_run(stored.data)
         if record.job and record.job != str(self.address):
             raise Fenced("the run is another job's")
@@ -104,8 +105,11 @@ class Attempt:
         self.lease = stored.seq
         return record
 
-    def _missing(self) -> RunRecord:
+    async def _missing(self) -> RunRecord:
         """Its record is created with its job, so one that is not there has outlived its time."""
+        stored = await self.system.lookup.surely_last(self.subject, self.delivery.seq)
+        if stored is not None:
+            return self._check(stored)
         raise Fenced("the run is gone")
 
     async def claim(self) -> None:
@@ -122,7 +126,8 @@ class Attempt:
         lease, storing = self.lease, self.storing
         stored = await self.system.bus.last(self.subject)
         moving = storing or self.storing or lease != self.lease
-        return bool(moving) or (stored is not None and stored.seq == lease)
+        # What is older, or not there, was read from a leader that is behind: the fence decides.
+        return bool(moving) or stored is None or stored.seq <= lease
 
     async def is_over(self) -> bool:
         """Whether nobody will end the run any more; False if that cannot be found out."""

@@ -8,6 +8,7 @@ from runtime.bus import new_id
 from runtime.kv import Bucket
 from runtime.testing import running
 from schemas import subjects
+from schemas.base import Address
 from schemas.envelope import encode, seal
 from tests.integration.counter import HERE, Add, Counter, Get, Wake
 from tests.integration.test_hostile_mail import ODD, Do, Odd
@@ -72,12 +73,12 @@ async def test_a_reply_subject_of_any_kind_ends_nobody() -> None:
 @pytest.mark.parametrize("value", [b"\xff", b'{"address":"\xff"}', b"[" * 100_000, b"", b"{}"])
 async def test_what_nobody_can_read_in_the_bucket_of_controls_ends_no_host(value: bytes) -> None:
     async with running(counter=Counter) as kit:
-        for key in ("control.counter", "control.counter.a", "control.a.b.c"):
+        for key in ("control.other", "control.counter.a", "control.a.b.c"):
             await Bucket(kit.bus, "config").put(key, value)
         await kit.tell(HERE, Wake(text="one"))
         await kit.stop_host()
         await kit.start_host()
-        await asyncio.wait_for(kit.ask(HERE, Add(n=1)), 10)
+        await asyncio.wait_for(kit.ask(Address("counter", "b"), Add(n=1)), 10)
         await kit.settled()
         failed = kit.host.failed.done()
 

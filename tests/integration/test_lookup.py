@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runtime.bus import Bus, Outgoing
+from runtime.bus import Bus, Outgoing, Stored
 from runtime.errors import Unavailable, Unknown
 from runtime.lookup import MOST_AT_ONCE, Lookup
 from tests.integration.conftest import Connect
@@ -63,3 +63,43 @@ async def test_if_the_connection_is_lost_everyone_who_asked_is_told(
     proxy.heal()
 
     assert all(isinstance(one, Unknown | Unavailable) for one in found)
+
+
+class Behind(Bus):
+    """Reads from a new leader of a cluster, which does not know at first what was stored."""
+
+    looks = 0
+
+    async def last(self, subject: str, *, stream: str = "") -> Stored | None:
+        self.looks += 1
+        return await super().last(subject, stream=stream) if self.looks > 2 else None
+
+
+@pytest.fixture
+def behind(bus: Bus) -> Behind:
+    behind = Behind(bus.link)
+    behind.replicas = 3
+    return behind
+
+
+async def test_what_a_new_leader_does_not_know_yet_is_found_all_the_same(behind: Behind) -> None:
+    ack = await behind.publish("run.a", b"a")
+    first = await Lookup(behind).last("run.a")
+    sure = await Lookup(behind).surely_last("run.a", ack.seq)
+
+    assert first is None
+    assert sure is not None
+    assert sure.data == b"a"
+
+
+async def test_what_stays_away_is_gone(behind: Behind) -> None:
+    ack = await behind.publish("run.a", b"a")
+
+    assert await Lookup(behind).surely_last("run.b", ack.seq) is None
+    assert behind.looks > 2
+
+
+async def test_a_leader_that_has_not_got_so_far_is_not_taken_at_its_word(behind: Behind) -> None:
+    ack = await behind.publish("run.a", b"a")
+    with pytest.raises(Unavailable, match="has not got to"):
+        await Lookup(behind).surely_last("run.b", ack.seq + 1)
