@@ -27,6 +27,7 @@ from runtime.errors import (
 )
 from runtime.heartbeat import Heartbeat
 from runtime.holdings import Holdings
+from runtime.inhand import Hands, Job
 from runtime.neighbours import Neighbours
 from runtime.reconcile import Reconciler
 from runtime.shard import Shard
@@ -80,6 +81,8 @@ class Host:
         self._heartbeat = Heartbeat(bus, self.name, self._describe)
         self._neighbours = Neighbours(bus, self.name, os.getpid())
         self.holdings = Holdings(self.system, self._neighbours, self._heartbeat.hurry)
+        self.hands = Hands(self.system)
+        self._neighbours.on_lapse = lambda host: self._do_later(self.hands.give_back(host))
         self.vigil = Vigil(self.system, self.alarm)
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[Any]] = set()
@@ -113,6 +116,7 @@ class Host:
             asyncio.create_task(self._guard(self._reconciler.run), name="reconciler"),
             asyncio.create_task(self._guard(self._store.run), name="store"),
             asyncio.create_task(self._guard(self.vigil.run), name="vigil"),
+            asyncio.create_task(self._guard(self._tell_jobs), name="hands"),
         ]
         log.info("host_ready", host=self.name, actors=sorted([*self.shards, *self.pools]))
 
@@ -209,6 +213,7 @@ class Host:
         for task in (*self._tasks, *self._background):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._background, return_exceptions=True)
+        await self.hands.leave()
         log.info("host_stopped", host=self.name)
 
     async def _follow_no_more(self) -> None:
@@ -278,6 +283,16 @@ class Host:
     async def _obey(self) -> None:
         """Do what operators say about keys and types."""
         await self.system.controls.run(self.holdings.call, self._reconciler.wake, self.report)
+
+    async def _tell_jobs(self) -> None:
+        """Let others know of the jobs here, for the case that this process ends."""
+
+        def jobs() -> list[Job]:
+            return [
+                job for pool in (*self.pools.values(), *self._retired) for job in pool.in_hand()
+            ]
+
+        await self.hands.run(jobs, lambda: self._neighbours.namesake)
 
     async def _guard(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:

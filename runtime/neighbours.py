@@ -33,6 +33,8 @@ class Neighbours:
         """`me` is our own name, `process` our id: somebody else may go by the same name."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a host came, left, runs other types, or gave up shards."""
+        self.on_lapse: Callable[[str], None] = lambda host: None
+        """Called with the name of a host that was silent for too long."""
         self.given_up: set[tuple[str, int]] = set()
         """Shards that somebody gave up since this was last emptied."""
         self._bus = bus
@@ -67,6 +69,11 @@ class Neighbours:
         return asyncio.get_running_loop().time() - self._own > SILENCE
 
     @property
+    def namesake(self) -> bool:
+        """Whether another process was heard that goes by our name."""
+        return self._namesake
+
+    @property
     def alone(self) -> bool:
         """Whether there is nobody else."""
         return not self._nodes
@@ -90,8 +97,10 @@ class Neighbours:
         now = asyncio.get_running_loop().time()
         lapsed = [key for key, heard in self._heard.items() if now - heard > LAPSE]
         for key in lapsed:
-            log.warning("host_lapsed", host=self._nodes[key].name)
+            name = self._nodes[key].name
+            log.warning("host_lapsed", host=name)
             self._forget(key)
+            self.on_lapse(name)
         if lapsed:
             self.on_change()
 

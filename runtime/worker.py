@@ -88,6 +88,10 @@ class Pool:
         """Slots with nothing to do."""
         return self.deployment.concurrency - len(self.running)
 
+    def in_hand(self) -> list[tuple[Delivery, str]]:
+        """The jobs that are being done, each with its run."""
+        return [(self.running[task], one.run) for task, one in self._attempts.items()]
+
     async def start(self) -> None:
         """Take jobs, from consumers that are there."""
         await self.worker.on_start()

@@ -6,6 +6,8 @@ from typing import Literal
 import msgspec
 
 PREFIX = "host."
+IN_HAND = "jobs."
+"""What hosts have in hand: `jobs.<host>.<process>`."""
 STORE = "store"
 """The key of the same bucket under which `callboard up` tells of its server's store."""
 
@@ -37,6 +39,19 @@ class Node(msgspec.Struct, kw_only=True):
     groups: int = 0
     trouble: str = ""
     """What is wrong with storing, as this host sees it."""
+
+
+class Holding(msgspec.Struct, frozen=True, array_like=True):
+    """A job in hand: where to say what becomes of it, and its run (empty if it has none)."""
+
+    ack: str
+    run: str
+
+
+class InHand(msgspec.Struct, kw_only=True):
+    """The jobs that one process has in hand for longer than a moment."""
+
+    held: list[Holding] = []
 
 
 class StoreTrouble(msgspec.Struct, frozen=True):

@@ -50,11 +50,19 @@ async def told(bus: Bus, topic: Topic, kind: type[Told]) -> list[Told]:
 class Site:
     """Hosts as processes of their own, with one model, and one job for it."""
 
-    def __init__(self, folder: Path, bus: Bus, url: str, upstream: Wordy) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bus: Bus,
+        url: str,
+        upstream: Wordy,
+        program: str = "tests.integration.wordyhost",
+        more: str = "",
+    ) -> None:
         self.bus = bus
         config = folder / "callboard.toml"
-        config.write_text(CONFIG.format(url=upstream.url))
-        command = ["tests.integration.wordyhost", "host", "--config", str(config), "--nats", url]
+        config.write_text(more + CONFIG.format(url=upstream.url))
+        command = [program, "host", "--config", str(config), "--nats", url]
         self.hosts = [Process(n, folder / f"{n}.log", command) for n in ("first", "second")]
 
     async def __aenter__(self) -> "Site":
@@ -63,7 +71,8 @@ class Site:
 
     async def __aexit__(self, *_: object) -> None:
         for host in self.hosts:
-            await host.kill()
+            if host.pid:
+                await host.kill()
 
     async def begin(self) -> None:
         """Start the job, and wait until something of it is said."""

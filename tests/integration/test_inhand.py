@@ -1,0 +1,69 @@
+"""What a dead host had in hand is done by others at once, not when the broker's wait is over."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from runtime.bus import Bus
+from runtime.kv import Bucket
+from runtime.pull import ACK_WAIT
+from runtime.store.server import EmbeddedServer
+from schemas.conversation import MessageAnswered
+from schemas.model import history_topic
+from schemas.node import IN_HAND
+from tests.integration.test_model_killed import Site, told
+from tests.integration.waiting import until_known
+from tests.integration.wordy import Reply, Wordy
+
+PATIENT = "tests.integration.patienthost"
+SOON = ACK_WAIT / 2
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def has_told(bus: Bus) -> bool:
+    """Whether a host has told of a job it has in hand."""
+    return bool(await Bucket(bus, "nodes").all(IN_HAND))
+
+
+@pytest.mark.promise("AC-08", "AC-50")
+@pytest.mark.parametrize("names", ["", '[host]\nname = "steady"\n'], ids=["another", "the same"])
+async def test_the_jobs_of_a_killed_host_come_again_before_the_broker_gives_them_up(
+    bus: Bus, shared_server: EmbeddedServer, tmp_path: Path, names: str
+) -> None:
+    gate = asyncio.Event()
+
+    def stuck_at_first(number: int, body: object) -> Reply:
+        return Reply(gate=gate) if number == 1 else Reply()
+
+    async with (
+        Wordy(stuck_at_first) as upstream,
+        Site(tmp_path, bus, shared_server.url, upstream, PATIENT, names) as site,
+    ):
+        await site.begin()
+        await until_known(lambda: has_told(bus))
+        await site.hosts[0].kill()
+        await site.hosts[1].start()
+        async with asyncio.timeout(SOON):
+            result = await site.result()
+        left = await Bucket(bus, "nodes").all(IN_HAND)
+
+    (kept,) = await told(bus, history_topic("c"), MessageAnswered)
+    assert (result.outcome, kept.text, kept.attempt) == ("answered", "one two three", 2)
+    assert len(upstream.calls) == 2
+    assert left == {}
+
+
+async def test_what_is_done_at_once_is_not_told(
+    bus: Bus, shared_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    async with (
+        Wordy(lambda n, body: Reply()) as upstream,
+        Site(tmp_path, bus, shared_server.url, upstream, PATIENT) as site,
+    ):
+        await site.begin()
+        await site.result()
+        found = await bus.read_all(f"$KV.nodes.{IN_HAND}>", after=0, stream="KV_nodes")
+
+    assert found == []
