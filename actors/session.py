@@ -66,6 +66,7 @@ class Session(Actor):
     ) -> BatchOpened:
         context = self._context(message, ctx)
         seconds = message.deadline or duration(self.options.deadline).total_seconds()
+        self._check_lifetime(timedelta(seconds=seconds), ctx)
         self._note(message, batch, ctx)
         live = Live(self.state, self.options, ctx)
         runs = _first_runs(batch, message, wanted, context, ctx.now + timedelta(seconds=seconds))
@@ -131,6 +132,15 @@ class Session(Actor):
                 f"no keyed actor {self.options.batches!r} is deployed; deploy"
                 " actors.batch:Batch under that name, or correct the option `batches`",
                 status=503,
+            )
+
+    def _check_lifetime(self, span: timedelta, ctx: Turn) -> None:
+        """Raises TurnError for a batch that could not be reminded of its own deadline."""
+        batches = self.options.batches
+        if span > (longest := ctx.furthest(batches)):
+            raise TurnError(
+                f"a batch of {span}: instances of {batches!r} live {longest} from their last turn;"
+                " give the type a longer lifetime, or the batch a shorter deadline"
             )
 
     # -- going on --------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def encode_state(state: object) -> msgspec.Raw:
 
 def write_record(subject: str, record: Record, version: int, deployment: Deployment) -> Outgoing:
     """The message that stores a record, refused if somebody wrote after `version`."""
-    keep = max(deployment.lifetime, deployment.mail_ttl) + DAY
+    keep = deployment.furthest + DAY
     # The first replaces nothing, and need not make the server look.
     replace = ROLLUP if version else {}
     return Outgoing(subject, encode(record), {**replace, **expect(version), **expiry(keep)})

@@ -187,6 +187,10 @@ class Turn:
             return False
         return handling is None or not found.handles or tag_of(handling) in found.handles
 
+    def furthest(self, name: str) -> timedelta:
+        """How far ahead instances of a deployed type can be reminded of something."""
+        return self._find(name, "keyed").furthest
+
     @cached_property
     def log(self) -> Any:
         """A logger that knows the message. Made when asked for: most handlers never log."""
@@ -250,11 +254,11 @@ class Turn:
 
         Raises TurnError for one later than the instance's lifetime, or one too many.
         """
-        longest = max(self._deployment.lifetime, self._deployment.mail_ttl)
-        if after > longest:
+        if after > self._deployment.furthest:
             raise TurnError(
                 f"a reminder after {after}: nobody would know of it any more, for the instance"
-                f" lives {longest} from its last turn; give the type a longer lifetime"
+                f" lives {self._deployment.furthest} from its last turn; give the type a longer"
+                " lifetime"
             )
         # The sequence of the input never repeats, so no earlier reminder can pass for this one.
         generation = self.sequence

@@ -33,6 +33,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     handles: tuple[str, ...] = ()
     """The messages its class handles, by their names on the wire; found when it is deployed."""
 
+    @property
+    def furthest(self) -> timedelta:
+        """How far ahead an instance can be reminded: for as long as something of it is kept."""
+        return max(self.lifetime, self.mail_ttl)
+
 
 def is_same(one: Deployment, other: Deployment) -> bool:
     """Whether two deployments say the same; what their code handles nobody has said."""
