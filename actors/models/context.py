@@ -5,6 +5,7 @@ Any worker can do so, for nothing of it is kept anywhere else.
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -13,7 +14,7 @@ from runtime.objects import FileStore
 from runtime.work import Work
 from schemas.base import tag_of
 from schemas.conversation import MessageAnswered, MessageSaid
-from schemas.envelope import Envelope
+from schemas.envelope import UNREADABLE, Envelope
 from schemas.model import (
     Attachment,
     Generate,
@@ -32,19 +33,23 @@ NO_LIMIT = 10**9
 SPARE = 50
 """Turns that may fail between those that count, before older ones are given up."""
 
-_SAID, _ANSWERED = tag_of(MessageSaid), tag_of(MessageAnswered)
+Told = TypeVar("Told", MessageSaid, MessageAnswered)
 
 
 @dataclass
 class _Turn:
-    said: Utterance | None = None
-    answers: list[tuple[str, MessageAnswered]] = field(default_factory=list)
-    """Each with the actor that gave it."""
+    """What was said, and of all answers to it only the first and the asking actor's own: there
+    may be many, and each may be long."""
 
-    def answer(self, actor: str) -> MessageAnswered | None:
+    said: Utterance | None = None
+    first: MessageAnswered | None = None
+    own: dict[int, MessageAnswered] = field(default_factory=dict)
+    """By the slots of their tasks."""
+
+    @property
+    def answer(self) -> MessageAnswered | None:
         """The actor's own answer, else the first."""
-        own = (answer for who, answer in self.answers if who == actor)
-        return next(own, self.answers[0][1] if self.answers else None)
+        return next(iter(self.own.values()), self.first)
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,14 @@ async def recall(job: Generate, ctx: Work, options: ContextOptions) -> Recalled:
     until = wanted.until or ctx.sequence
     read = ctx.read(history_topic(job.conversation), wanted.after, until)
     async for _, envelope in read:
-        _note(turns, envelope, job.batch)
+        _note(turns, envelope, job.batch, ctx)
         while len(turns) > most + SPARE:
             turns.popitem(last=False)
-    chosen = _choose(turns, ctx.address.actor, most, tokens)
+    chosen = _choose(turns, most, tokens)
     messages = _chain(chosen, job.prompt.messages)
     there = [await _with_files_that_are_there(one, ctx.files) for one in messages]
     # What an attempt that failed has told the provider, nobody knows.
-    thread = _thread(turns, ctx.address.actor, job.slot) if ctx.attempt == 1 else None
+    thread = _thread(turns, job.slot) if ctx.attempt == 1 else None
     return Recalled(there, thread)
 
 
@@ -88,10 +93,9 @@ async def read_candidates(job: Generate, ctx: Work) -> list[str]:
     after = job.context.after if job.context else 0
     found: dict[str, str] = {}
     async for _, envelope in ctx.read(history_topic(job.conversation), after, ctx.sequence):
-        if envelope.type == _ANSWERED:
-            answer = msgspec.json.decode(envelope.data, type=MessageAnswered)
-            if answer.task in job.candidates:
-                found[answer.task] = answer.text
+        answer = _read(envelope, MessageAnswered, ctx)
+        if answer is not None and answer.task in job.candidates:
+            found[answer.task] = answer.text
     return [found.get(task, "") for task in job.candidates]
 
 
@@ -107,25 +111,39 @@ def estimate(message: Utterance) -> int:
     return total
 
 
-def _note(turns: OrderedDict[str, _Turn], envelope: Envelope[msgspec.Raw], own_batch: str) -> None:
-    if envelope.type == _SAID:
-        said = msgspec.json.decode(envelope.data, type=MessageSaid)
+def _note(
+    turns: OrderedDict[str, _Turn], envelope: Envelope[msgspec.Raw], own_batch: str, ctx: Work
+) -> None:
+    if said := _read(envelope, MessageSaid, ctx):
         if said.batch != own_batch:
             turns.setdefault(said.batch, _Turn()).said = said.message
-    elif envelope.type == _ANSWERED:
-        answer = msgspec.json.decode(envelope.data, type=MessageAnswered)
+    elif answer := _read(envelope, MessageAnswered, ctx):
         turn = turns.get(answer.batch)
         if turn is not None and answer.remembered and answer.outcome == "answered":
-            turn.answers.append((envelope.source.partition("/")[0], answer))
+            turn.first = turn.first or answer
+            if envelope.source.partition("/")[0] == ctx.address.actor:
+                turn.own.setdefault(answer.slot, answer)
+
+
+def _read(envelope: Envelope[msgspec.Raw], kind: type[Told], ctx: Work) -> Told | None:
+    """An event of a kind; None for any other. One that nobody can read must not be the end of
+    its conversation: it is passed over."""
+    if envelope.type != tag_of(kind):
+        return None
+    try:
+        return msgspec.json.decode(envelope.data, type=kind)
+    except UNREADABLE as error:
+        ctx.log.warning("history_unreadable", id=envelope.id, error=str(error))
+        return None
 
 
 def _choose(
-    turns: OrderedDict[str, _Turn], actor: str, most: int, tokens: int
+    turns: OrderedDict[str, _Turn], most: int, tokens: int
 ) -> list[tuple[Utterance, MessageAnswered]]:
     """The last turns that were answered, as many as are wanted and as fit."""
     chosen: list[tuple[Utterance, MessageAnswered]] = []
     for turn in reversed(turns.values()):
-        answer = turn.answer(actor)
+        answer = turn.answer
         if turn.said is None or answer is None:
             continue
         tokens -= estimate(turn.said) + estimate(_as_said(answer))
@@ -135,11 +153,9 @@ def _choose(
     return chosen[::-1]
 
 
-def _thread(turns: OrderedDict[str, _Turn], actor: str, slot: int) -> MessageAnswered | None:
+def _thread(turns: OrderedDict[str, _Turn], slot: int) -> MessageAnswered | None:
     """The actor's own answer to the very last turn, if its provider keeps the conversation."""
-    last = next(reversed(turns.values()), _Turn())
-    own = (answer for who, answer in last.answers if who == actor and answer.slot == slot)
-    answer = next(own, None)
+    answer = next(reversed(turns.values()), _Turn()).own.get(slot)
     return answer if answer is not None and answer.thread else None
 
 
@@ -170,7 +186,7 @@ def _as_said(answer: MessageAnswered, *, calls: bool = True) -> Utterance:
 
 
 async def _with_files_that_are_there(message: Utterance, files: FileStore) -> Utterance:
-    """FileStore expire; a note says that there was one."""
+    """Files expire; a note says that there was one."""
     parts: list[Part] = []
     for part in message.content:
         file = part.file if isinstance(part, Image | Attachment) else None

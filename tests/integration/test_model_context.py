@@ -7,7 +7,10 @@ import msgspec
 import pytest
 
 from runtime.testing import running
-from schemas.conversation import MessageAnswered
+from schemas import subjects
+from schemas.base import tag_of
+from schemas.conversation import MessageAnswered, MessageSaid, RunsOver
+from schemas.envelope import encode, seal
 from schemas.model import (
     Context,
     FileRef,
@@ -58,6 +61,21 @@ async def test_failed_turns_and_those_not_remembered_are_left_out(upstream: Word
         await talk.ask("now", context=ALL)
 
     assert upstream.texts[-1] == ["user: good", "assistant: answer 3", "user: now"]
+
+
+@pytest.mark.promise("AC-12")
+async def test_an_event_that_nobody_can_read_is_not_the_end_of_its_conversation(
+    upstream: Wordy,
+) -> None:
+    async with talking(options(upstream)) as talk:
+        await talk.ask("one")
+        for kind in (MessageSaid, MessageAnswered):
+            odd = seal(RunsOver(runs=()), id="odd", source="model/c", subject="c")
+            odd = msgspec.structs.replace(odd, type=tag_of(kind))
+            await talk.kit.bus.publish(subjects.event(history_topic("c")), encode(odd))
+        await talk.ask("two", context=ALL)
+
+    assert upstream.texts[-1] == ["user: one", "assistant: answer 1", "user: two"]
 
 
 async def test_only_turns_that_fit_are_given_the_newest_first(upstream: Wordy) -> None:
