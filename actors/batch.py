@@ -6,11 +6,10 @@ What comes of a run that is not a task's current one is late, and ignored.
 
 from datetime import timedelta
 
-from actors.limits import clip
 from actors.policy import (
     JUDGE,
-    MOST_REASON,
     begin,
+    brief,
     choose,
     enough,
     is_over,
@@ -82,7 +81,7 @@ class Batch(Actor):
         if task is None:
             return
         late = self.state.due is not None and ctx.now >= self.state.due
-        task.outcome, task.reason = "failed", clip(message.reason, MOST_REASON)
+        task.outcome, task.reason = "failed", brief(message.reason)
         task.code, task.http_status = (DEADLINE, 504) if late else ("run_failed", 502)
         self._move(name, task, ctx)
 
@@ -95,7 +94,7 @@ class Batch(Actor):
         elif message.run:
             task.run, task.waiting = message.run, False
         else:
-            task.reason = clip(f"{task.reason}; then {message.reason}", MOST_REASON)
+            task.reason = brief(f"{task.reason}; then {message.reason}")
             self._move(message.task, task, ctx)
 
     @handler
@@ -207,7 +206,7 @@ class Batch(Actor):
         self._emit(TaskStopped(batch=ctx.key, task=name, run=run, reason=reason), ctx)
 
     def _fail(self, name: str, task: TaskState, code: str, reason: str, ctx: Turn) -> None:
-        task.outcome, task.code, task.reason = "failed", code, clip(reason, MOST_REASON)
+        task.outcome, task.code, task.reason = "failed", code, brief(reason)
         task.http_status = 504 if code == DEADLINE else 0
         self._finish(name, task, ctx, failed=True)
 

@@ -43,6 +43,8 @@ def check_opening(message: OpenBatch, *, longest: timedelta) -> None:
 
 
 def _check_wanted(number: int, wanted: Wanted) -> None:
+    if not 0 <= wanted.slot < MOST_TASKS:
+        raise _invalid(f"task {number} has slot {wanted.slot}; expected 0 to {MOST_TASKS - 1}")
     if not 1 <= len(wanted.actors) <= MOST_ACTORS:
         raise _invalid(
             f"task {number} names {len(wanted.actors)} actors; name 1 to {MOST_ACTORS},"
@@ -53,6 +55,8 @@ def _check_wanted(number: int, wanted: Wanted) -> None:
             f"the model of task {number} has {len(wanted.model)} characters, at most"
             f" {MOST_NAME}: {clip(wanted.model, 40)!r}"
         )
+    if not wanted.model.isprintable():
+        raise _invalid(f"the model of task {number} is no name: {clip(wanted.model, 40)!r}")
 
 
 def _check_policy(policy: Policy, count: int) -> None:

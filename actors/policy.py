@@ -25,6 +25,7 @@ MOST_EXCERPT = 200
 JUDGE = "judge"
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_CONTROLS = dict.fromkeys(range(32), " ")
 
 
 def begin(message: StartBatch, *, owner: str, at: datetime) -> BatchState:
@@ -51,6 +52,11 @@ def begin(message: StartBatch, *, owner: str, at: datetime) -> BatchState:
     return state
 
 
+def brief(text: str, most: int = MOST_REASON) -> str:
+    """As much of a text as is kept; a control character in it would take six bytes of a state."""
+    return clip(text.translate(_CONTROLS), most)
+
+
 def is_over(task: TaskState) -> bool:
     """Whether a task has had its one end."""
     return task.status in FINAL
@@ -70,10 +76,10 @@ def next_actor(task: TaskState) -> str:
 def note(task: TaskState, message: Generated) -> None:
     """Keep with a task what its run has said of itself."""
     task.outcome, task.finish = message.outcome, message.finish
-    task.usage, task.upstream = message.usage, clip(message.upstream, MOST_EXCERPT)
-    task.excerpt = clip(message.excerpt, MOST_EXCERPT)
-    task.reason, task.retry_after = clip(message.reason, MOST_REASON), message.retry_after
-    task.code, task.http_status = clip(message.code, 80), message.status
+    task.usage, task.upstream = message.usage, brief(message.upstream, MOST_EXCERPT)
+    task.excerpt = brief(message.excerpt, MOST_EXCERPT)
+    task.reason, task.retry_after = brief(message.reason), message.retry_after
+    task.code, task.http_status = brief(message.code, 80), message.status
     if message.outcome == "refused":
         task.code = "refused"
     elif message.outcome == "failed":
