@@ -124,7 +124,7 @@ class Attempt:
     async def holds(self) -> bool:
         """Whether the run's record is still the one we hold, or is just being replaced by us."""
         lease, storing = self.lease, self.storing
-        stored = await self.system.bus.last(self.subject)
+        stored = await self.system.lookup.last(self.subject)
         moving = storing or self.storing or lease != self.lease
         # What is older, or not there, was read from a leader that is behind: the fence decides.
         return bool(moving) or stored is None or stored.seq <= lease

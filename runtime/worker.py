@@ -34,6 +34,8 @@ from schemas.record import RunFailed
 log = structlog.get_logger()
 
 HEARTBEAT = ACK_WAIT / 3
+LOOK_EVERY = 2.0
+"""Seconds in which a job that says nothing is found to have been stopped."""
 LONG_PULL = 5.0
 LOW_FIRST_EVERY = 8
 PAUSE = 0.05
@@ -225,7 +227,7 @@ class Pool:
     async def _look(self) -> None:
         """End the jobs whose runs were stopped. Apart, for a slow server must not delay `_keep`."""
         while True:
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(LOOK_EVERY)
             await asyncio.gather(*(self._check(*one) for one in list(self._attempts.items())))
 
     async def _check(self, task: asyncio.Task[None], attempt: Attempt) -> None:
