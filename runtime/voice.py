@@ -111,15 +111,15 @@ class Voice:
             gathered = self._waiting.popleft()
             self._size -= gathered.size
             self._room.set()
-            await self._speaker.say(gathered.first, "".join(gathered.texts))
             self._last = time.monotonic()
+            await self._speaker.say(gathered.first, "".join(gathered.texts))
 
     def _is_enough(self) -> bool:
         """Whether nothing can be added to what is next, or is worth waiting for."""
         return self._ending or self._size >= COALESCE_SIZE or len(self._waiting) > 1
 
     async def _gather(self) -> None:
-        """Wait for more, for as long as it may take since the last was stored."""
+        """Wait for more, for as long as it may take since the last was sent."""
         left = COALESCE - (time.monotonic() - self._last)
         if left <= 0:
             return
