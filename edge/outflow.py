@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 import structlog
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from edge.problem import quote
 
@@ -18,8 +18,49 @@ Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 Produce: TypeAlias = Callable[[Write], Awaitable[None]]
 
 
-class PeerStalled(Exception):
-    """The peer has not read for too long."""
+class _Watch:
+    """Ends a task that is writing for too long.
+
+    `asyncio.timeout` makes a timer for each write; this one sets its timer again when it fires.
+    """
+
+    def __init__(self, within: float) -> None:
+        self.stalled = False
+        """The peer has not read for too long."""
+        self._within = within
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Say whom to end."""
+        self._task = task
+
+    async def over(self, writing: Awaitable[None]) -> None:
+        """Wait for one write."""
+        self._due = self._loop.time() + self._within
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._look)
+        try:
+            await writing
+        finally:
+            self._due = 0.0
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._due:
+            return
+        if self._due > self._loop.time():
+            self._timer = self._loop.call_at(self._due, self._look)
+        elif self._task is not None:
+            self.stalled = True
+            self._task.cancel()
 
 
 async def pour(
@@ -37,39 +78,33 @@ async def pour(
     then cut off, never completed.
     """
 
+    watch = _Watch(within)
+
     async def write(body: bytes) -> None:
-        await _send(send, {"type": "http.response.body", "body": body, "more_body": True}, within)
+        await watch.over(send({"type": "http.response.body", "body": body, "more_body": True}))
 
     async def answer() -> None:
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await _send(send, {"type": "http.response.start", "status": 200, "headers": raw}, within)
+        await watch.over(send({"type": "http.response.start", "status": 200, "headers": raw}))
         await produce(write)
-        await _send(send, {"type": "http.response.body", "body": b""}, within)
+        await watch.over(send({"type": "http.response.body", "body": b""}))
 
     tasks = [asyncio.create_task(answer()), asyncio.create_task(until_left(receive))]
+    watch.watch(tasks[0])
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        watch.stop()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    if tasks[0].cancelled():
-        return
-    try:
-        tasks[0].result()
-    except PeerStalled:
+    if watch.stalled:
         log.info("peer_stalled", path=quote(scope["path"]), seconds=within)
+    elif not tasks[0].cancelled():
+        tasks[0].result()
 
 
 async def until_left(receive: Receive) -> None:
     """Return when the peer has closed the connection; its request has been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send(send: Send, message: Message, within: float) -> None:
-    try:
-        async with asyncio.timeout(within):
-            await send(message)
-    except TimeoutError:
-        raise PeerStalled from None
