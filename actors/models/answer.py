@@ -25,11 +25,30 @@ MOST_THOUGHT = 4 * MOST_TEXT
 """Characters of reasoning with which an answer ends, for it may have none."""
 
 
+AT_ONCE = 512
+"""Pieces that are held as they came."""
+
+
+class _Text:
+    """A text in pieces, joined now and then: as many small ones take ten times its room."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+
+    def add(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if len(self._pieces) > AT_ONCE:
+            self._pieces = [str(self)]
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
+
+
 @dataclass
 class _Call:
     call: str = ""
     name: str = ""
-    pieces: list[str] = field(default_factory=list)
+    arguments: _Text = field(default_factory=_Text)
 
 
 class Answer:
@@ -41,8 +60,8 @@ class Answer:
         self.refusal = ""
         self.thread = ""
         self.full = False
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._text = _Text()
+        self._reasoning = _Text()
         self._calls: dict[int, _Call] = {}
         self._characters = self._thought = 0
         self._bytes = self._kept = 0
@@ -50,18 +69,18 @@ class Answer:
     @property
     def text(self) -> str:
         """The answer itself."""
-        return "".join(self._text)
+        return str(self._text)
 
     @property
     def reasoning(self) -> str:
         """What was thought, as far as it is kept."""
-        return "".join(self._reasoning)
+        return str(self._reasoning)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         """The tool calls, in the provider's order."""
         return tuple(
-            ToolCall(id=one.call, name=one.name, arguments="".join(one.pieces) or "{}")
+            ToolCall(id=one.call, name=one.name, arguments=str(one.arguments) or "{}")
             for _, one in sorted(self._calls.items())
         )
 
@@ -85,7 +104,7 @@ class Answer:
 
     def _take_text(self, text: str) -> Delta | None:
         fitting = _cut(text[: MOST_TEXT - self._characters], MOST_BYTES - self._bytes)
-        self._text.append(fitting)
+        self._text.add(fitting)
         self._characters += len(fitting)
         self._bytes += _size(fitting)
         if fitting != text:
@@ -96,7 +115,7 @@ class Answer:
         self._thought += len(text)
         size = _size(text)
         if self._kept + size <= MOST_REASONING:
-            self._reasoning.append(text)
+            self._reasoning.add(text)
         self._kept += size
         if self._thought >= MOST_THOUGHT:
             self._end()
@@ -111,7 +130,7 @@ class Answer:
             return None
         one = self._calls.setdefault(event.index, _Call())
         one.call, one.name = event.call or one.call, event.name or one.name
-        one.pieces.append(event.text)
+        one.arguments.add(event.text)
         return Delta(
             text=event.text, kind="tool", index=event.index, call=event.call, name=event.name
         )

@@ -149,16 +149,14 @@ class Fleet:
     async def _wait(self, left: list[Place], until: float) -> None:
         """Wait until one of these may be asked; raises UpstreamFault if that takes too long."""
         loop = asyncio.get_running_loop()
-        soonest = min(left, key=lambda place: place.breaker.wait)
-        wait = soonest.breaker.wait
-        patient = not wait or any(
-            place.breaker.limited and place.breaker.wait <= LONGEST_WAIT for place in left
-        )
-        end = loop.time() + wait if wait else until
-        if not patient or end > until:
-            raise _resting(soonest)
+        end, resting = until, [place for place in left if place.breaker.wait]
+        if resting:
+            soonest = min(resting, key=lambda place: place.breaker.wait)
+            end = loop.time() + soonest.breaker.wait
+            if len(resting) == len(left) and (end > until or not _is_short(resting)):
+                raise _resting(soonest)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(min(end, until)):
                 await self._stirred.wait()
                 return
         if loop.time() >= until:
@@ -185,6 +183,11 @@ def _score(place: Place, conversation: str, slot: int) -> float:
     digest = blake2b(f"{conversation}|{slot}|{place.name}".encode(), digest_size=8).digest()
     share = (int.from_bytes(digest) + 1) / (2**64 + 2)
     return -place.weight / math.log(share)
+
+
+def _is_short(resting: list[Place]) -> bool:
+    """Whether one of these has asked for a rest that calls wait for."""
+    return any(one.breaker.limited and one.breaker.wait <= LONGEST_WAIT for one in resting)
 
 
 def _resting(place: Place) -> UpstreamFault:

@@ -111,6 +111,17 @@ async def test_one_that_asked_for_a_moment_is_waited_for() -> None:
     assert (await take(fleet)).place.name == "u0"
 
 
+async def test_one_whose_rest_is_over_goes_before_a_path_that_is_still_taken() -> None:
+    fleet = Fleet([place("busy", paths=1), place("rests")])
+    held = await take(fleet, "rests")
+    taken = await take(fleet, "busy")
+    taken.fail(UpstreamFault("rate_limited", "slow down", status=429, retry_after=0.05))
+    taken.end()
+
+    assert (await take(fleet)).place.name == "rests"
+    assert held.place.current == 1
+
+
 async def test_those_who_wait_for_a_trial_go_when_it_is_answered() -> None:
     fleet = Fleet([place("u0")])
     failed = await take(fleet)
