@@ -6,6 +6,7 @@ seconds without a byte, or `first` with nothing but signs of life.
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ import httpx
 from actors.models.events import Timeouts
 from actors.models.faults import Code, UpstreamFault
 from actors.models.framing import describe_page
+from actors.models.inflating import ENCODINGS, inflate
 from actors.models.objects import decode
 from actors.models.trouble import Trouble, explain, read_trouble
 from actors.models.wording import Discretion
@@ -27,7 +29,7 @@ TAIL = 5.0
 ERROR_PATIENCE = 10.0
 DRAIN_PATIENCE = 0.25
 """Seconds for the rest of an error; for the end of a body that has nothing left to say."""
-ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
+PLAIN = frozenset({"", "identity"})
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ class Exchange:
         self._response = response
         self._waited = asyncio.get_running_loop().time() - began
         encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding not in ENCODINGS:
+        if encoding not in PLAIN | ENCODINGS:
             raise self._fault("garbled", f"an answer encoded as {encoding}")
-        self._chunks = response.aiter_bytes()
+        chunks = response.aiter_raw()
+        self._chunks = chunks if encoding in PLAIN else inflate(chunks)
         if response.status_code != 200:
             raise await self._read_error(response)
 
@@ -89,7 +92,7 @@ class Exchange:
                 chunk = await anext(self._chunks, b"")
         except TimeoutError:
             raise self._late() from None
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, zlib.error) as error:
             raise self._explain(error, begun=True) from None
         self._wait(loop.time() - began)
         self._size += len(chunk)
@@ -200,7 +203,7 @@ class Exchange:
             said = f"no connection within {self._timeouts.connect:g} s"
         elif isinstance(error, httpx.PoolTimeout):
             code, said = "overloaded", "too many requests of ours are under way"
-        elif isinstance(error, httpx.DecodingError):
+        elif isinstance(error, zlib.error):
             code = "garbled"
         elif isinstance(error, httpx.RemoteProtocolError):
             code = _judge_protocol(said, begun)

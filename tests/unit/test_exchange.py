@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from actors.models import exchange
 from actors.models.events import Ended, Refusal, TextDelta, Timeouts, Upstream
 from actors.models.faults import UpstreamFault
+from actors.models.inflating import inflate
 from actors.models.openai import OpenAI
 from actors.models.wording import Discretion
 from tests.unit.provider_double import (
@@ -158,6 +160,17 @@ async def test_a_compressed_answer_is_read_though_nobody_asked_for_it(
 
     assert outcome.text == "hi"
     assert double.asked[0].headers["accept-encoding"] == "identity"
+
+
+async def test_a_little_that_holds_very_much_is_never_in_memory_as_a_whole() -> None:
+    async def whole() -> AsyncIterator[bytes]:
+        yield body
+
+    body = gzip.compress(b"a" * 20_000_000)
+    pieces = [len(piece) async for piece in inflate(whole())]
+
+    assert len(body) < 64 * 1024
+    assert (sum(pieces), max(pieces)) == (20_000_000, 64 * 1024)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x"])
