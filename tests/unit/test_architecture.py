@@ -4,6 +4,7 @@ Change a table here in the same commit as the code that needs it.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_files_have_names_that_say_something() -> None:
     ]
 
     assert vague == []
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """Without packages, pytest takes one for the other."""
+    folders = ("unit", "integration")
+    found = Counter(
+        path.name for folder in folders for path in (ROOT / "tests" / folder).glob("test_*.py")
+    )
+
+    assert [name for name, count in found.items() if count > 1] == []
 
 
 def test_no_class_is_a_manager() -> None:
