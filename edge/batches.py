@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.asked import FIELDS, FILES, FOR_A_PICTURE, read_batch, read_conversation, said_by
-from edge.asking import answer, ask_for, fingerprint
+from edge.asking import answer, ask_for, fingerprint, wait_for_bus
 from edge.auth import CHAT_READ, CHAT_SEND, principal_of
 from edge.batch_shapes import (
     DISPATCHED,
@@ -84,6 +84,8 @@ class Batches:
         """Store a batch with its tasks and files; the answer says under which ids."""
         request.state.patient = True
         principal = principal_of(request)
+        # Files wait for long for a store that goes away meanwhile, not for one that is away.
+        await wait_for_bus(self._shared.bus)
         async with self._uploads.taking(request, FIELDS, FILES, principal.id) as form:
             message = await read_batch(form, self._catalog)
             conversation = read_conversation(form.fields) or _made_id(request)

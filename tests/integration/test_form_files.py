@@ -1,5 +1,6 @@
 """Files of a form: stored before it is answered, had back by their URLs, gone with a refusal."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -112,3 +113,17 @@ async def test_a_form_repeated_under_its_key_starts_nothing_and_keeps_no_file(
         assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reuse")
     assert await stored_files(kit) == files
     assert len((await edge.get(history_of(first))).json()) == 3
+
+
+async def test_a_form_with_files_is_refused_at_once_while_the_server_is_away(
+    edge: Edge, kit: Kit
+) -> None:
+    await kit.server.kill()
+    try:
+        # A file that is under way waits for longer than this.
+        async with asyncio.timeout(10):
+            answer = await post(edge, "hi", BOTH, files=a_picture())
+    finally:
+        await kit.server.start()
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
