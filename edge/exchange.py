@@ -130,14 +130,16 @@ class Exchange:
         """Come to an end soon: the process is about to stop."""
         asyncio.get_running_loop().call_later(STOP_GRACE, self._stop)
 
-    async def next(self) -> Event | Reset | None:
-        """Return what is heard next; None if nothing was for as long as a heartbeat.
+    async def next(self, within: float | None = None) -> Event | Reset | None:
+        """Return what is heard next; None if nothing was for so many seconds.
 
-        Raises Broken 503 once the process is about to stop.
+        That is as long as a heartbeat if it is not said. Raises Broken 503 once the process is
+        about to stop.
         """
         self._check_stopping()
+        within = self._shared.streams.heartbeat if within is None else within
         try:
-            async with asyncio.timeout(self._shared.streams.heartbeat) as self._waiting:
+            async with asyncio.timeout(within) as self._waiting:
                 heard = await anext(self._following)
                 self._heard_at = time.monotonic()
                 return heard

@@ -63,6 +63,30 @@ class _Watch:
             self._task.cancel()
 
 
+class _Answer:
+    """Sends a head before the first word, and then what is written."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str], watch: _Watch) -> None:
+        self._send = send
+        self._headers = headers
+        self._watch = watch
+        self._begun = False
+
+    async def give(self, produce: Produce) -> None:
+        """Send all that `produce` writes."""
+        await produce(self._write)
+        await self._write(b"", more=False)
+
+    async def _write(self, body: bytes, *, more: bool = True) -> None:
+        if not self._begun:
+            self._begun = True
+            raw = [(name.lower().encode(), value.encode()) for name, value in self._headers.items()]
+            start = {"type": "http.response.start", "status": 200, "headers": raw}
+            await self._watch.over(self._send(start))
+        message = {"type": "http.response.body", "body": body, "more_body": more}
+        await self._watch.over(self._send(message))
+
+
 async def pour(
     scope: Scope,
     receive: Receive,
@@ -75,21 +99,12 @@ async def pour(
     """Send a 200 whose body `produce` writes, until it is done or its peer is.
 
     `produce` is cancelled when the peer leaves. What it raises is raised here: the answer is
-    then cut off, never completed.
+    then cut off, never completed. Nothing is sent before its first word, so that what is raised
+    by then can be answered with a status; `headers` are read then.
     """
-
     watch = _Watch(within)
-
-    async def write(body: bytes) -> None:
-        await watch.over(send({"type": "http.response.body", "body": body, "more_body": True}))
-
-    async def answer() -> None:
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await watch.over(send({"type": "http.response.start", "status": 200, "headers": raw}))
-        await produce(write)
-        await watch.over(send({"type": "http.response.body", "body": b""}))
-
-    tasks = [asyncio.create_task(answer()), asyncio.create_task(until_left(receive))]
+    answer = _Answer(send, headers, watch)
+    tasks = [asyncio.create_task(answer.give(produce)), asyncio.create_task(until_left(receive))]
     watch.watch(tasks[0])
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,7 @@
-"""A chat completion as a stream: what is heard is written as it comes, until all has been heard."""
+"""A chat completion as a stream: what is heard is written as it comes, until all has been heard.
+
+What fails before its first word is answered with a status, what fails later within the stream.
+"""
 
 import time
 
@@ -18,6 +21,8 @@ from edge.whole import completion_id, processing
 from schemas.conversation import MessageAnswered
 from schemas.record import Delta
 
+SOON = 5.0
+"""Seconds for which the first word is waited for before the stream begins without it."""
 AT_ONCE = 64 * 1024
 """Bytes that are written together, if they wait already."""
 INTERRUPTED = "a part of the answer was lost on its way; discard the rest, and repeat the request"
@@ -36,6 +41,7 @@ class CompletionStream(Response):
         self._model = model
         self._usage = usage
         self._began = began
+        self._head = dict(HEADERS)
         self._chunks: Chunks
         self._telling: Telling
         self._broken: Broken | None = None
@@ -48,17 +54,19 @@ class CompletionStream(Response):
                 name = completion_id(exchange.opened.batch)
                 self._chunks = Chunks(name, int(time.time()), self._model, usage=self._usage)
                 self._telling = Telling(exchange.opened, self._chunks)
-                headers = HEADERS | processing(self._began)
                 within = self._streams.write_within
-                await pour(scope, receive, send, headers, self._say, within=within)
+                await pour(scope, receive, send, self._head, self._say, within=within)
 
     async def _say(self, write: Write) -> None:
-        await write(COMMENT)
         try:
-            if self._exchange.may_repeat:
-                await write(await self._look())
+            first = COMMENT + await self._begin()
+        except Broken as broken:
+            raise broken.refusal from None
+        self._head |= processing(self._began)
+        try:
+            await write(first)
             while not self._telling.done:
-                await write(await self._next() or COMMENT)
+                await write(await self._next(self._streams.heartbeat) or COMMENT)
         except Broken as broken:
             await write(error_chunk(broken.refusal))
             return
@@ -66,13 +74,20 @@ class CompletionStream(Response):
         usages = [choice.usage for choice in self._telling.choices]
         await write((self._chunks.usage(count(usages)) if self._usage else b"") + DONE)
 
-    async def _next(self) -> bytes:
-        """What comes next; nothing if nothing comes for as long as a heartbeat."""
+    async def _begin(self) -> bytes:
+        """The first words; nothing if none come soon."""
+        said = await self._look() if self._exchange.may_repeat else b""
+        if said or self._telling.done:
+            return said
+        return await self._next(min(SOON, self._streams.heartbeat))
+
+    async def _next(self, within: float) -> bytes:
+        """What comes next; nothing if nothing comes for so many seconds."""
         if self._broken is not None:
             raise self._broken
-        until = time.monotonic() + self._streams.heartbeat
-        while time.monotonic() < until:
-            item = await self._exchange.next()
+        until = time.monotonic() + within
+        while (left := until - time.monotonic()) > 0:
+            item = await self._exchange.next(left)
             if not isinstance(item, Event):
                 return await self._look()
             if written := self._hear(item):

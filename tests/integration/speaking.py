@@ -116,6 +116,12 @@ class Scripted:
         yield Refusal("not that")
         yield Ended("content_filter")
 
+    async def do_hush(self, rest: str, call: Call) -> AsyncIterator[ProviderEvent]:
+        """Says nothing before the gate named is open."""
+        await gate(rest).wait()
+        async for event in self.do_say(rest, call):
+            yield event
+
     async def do_wait(self, rest: str, call: Call) -> AsyncIterator[ProviderEvent]:
         """Says a word, waits at the gate named, says another."""
         gone = ended.setdefault(rest, asyncio.Event())

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -101,6 +102,32 @@ async def test_a_stream_begins_at_once_and_is_kept_alive_by_comments(edge: Edge)
     assert set(kept.split(b"\n\n")) == {b":", b""}
     assert stream.text == "one two "
     assert stream.got.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_stream_whose_first_word_is_late_begins_with_comments(edge: Edge) -> None:
+    async with streaming(edge, "hush late") as stream:
+        await stream.until(b":\n\n:\n\n")
+        early = stream.got
+        gate("late").set()
+        await stream.rest()
+
+    assert set(early.split(b"\n\n")) == {b":", b""}
+    assert stream.text == "late "
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "late-failure"}])
+async def test_a_stream_that_fails_before_its_first_word_has_a_status(
+    edge: Edge, headers: dict[str, str]
+) -> None:
+    async with streaming(edge, "fail context_too_long", headers, model="long") as stream:
+        got = await stream.rest()
+    async with streaming(edge, "fail context_too_long", headers, model="long") as again:
+        await again.rest()
+
+    assert stream.response.status_code == again.response.status_code == 400
+    assert stream.response.headers["content-type"] == "application/json"
+    assert msgspec.json.decode(got)["error"]["code"] == "context_length_exceeded"
+    assert headers == {} or again.got == got
 
 
 async def test_a_failure_after_the_beginning_is_told_before_the_stream_closes(edge: Edge) -> None:
