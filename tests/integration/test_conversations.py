@@ -96,7 +96,6 @@ async def first_word(edge: Edge, asked: Any) -> None:
     await until_known(is_said)
 
 
-@pytest.mark.promise("AC-12")
 async def test_a_feed_goes_on_mid_token_from_any_cursor_on_another_edge(
     kit: Kit, edge: Edge
 ) -> None:

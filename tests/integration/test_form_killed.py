@@ -102,7 +102,7 @@ async def are_speaking(edge: Edge, asked: Any) -> bool:
     return [one["text"] for one in view["running"]] == ["It is a ", "It is a "]
 
 
-@pytest.mark.promise("AC-07", "AC-08", "AC-17", "AC-19", "AC-46", "AC-50")
+@pytest.mark.promise("AC-05", "AC-07", "AC-08", "AC-17", "AC-19", "AC-46", "AC-50")
 async def test_a_host_killed_mid_word_costs_one_more_call_and_nothing_is_glued(
     edge: Edge, hosts: list[Process], upstreams: tuple[Upstream, Upstream]
 ) -> None:

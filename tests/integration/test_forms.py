@@ -189,7 +189,6 @@ async def test_a_policy_says_when_a_batch_is_done(edge: Edge) -> None:
     assert judged["status"] in ("SUCCESS", "PARTIAL")
 
 
-@pytest.mark.promise("AC-10")
 async def test_a_batch_ends_at_its_deadline(kit: Kit, edge: Edge) -> None:
     asked = await ask(edge, "hello", "gemini, slow", deadline="90")
     await until_status(edge, asked, 0, "SUCCESS")

@@ -78,6 +78,17 @@ async def test_an_event_that_nobody_can_read_is_not_the_end_of_its_conversation(
     assert upstream.texts[-1] == ["user: one", "assistant: answer 1", "user: two"]
 
 
+@pytest.mark.promise("AC-52")
+async def test_ten_turns_are_given_unless_told_otherwise(upstream: Wordy) -> None:
+    async with talking(options(upstream)) as talk:
+        for n in range(12):
+            await talk.ask(f"say {n}")
+        await talk.ask("now", context=ALL)
+
+    assert upstream.texts[-1][:2] == ["user: say 2", "assistant: answer 3"]
+    assert len(upstream.texts[-1]) == 2 * 10 + 1
+
+
 async def test_only_turns_that_fit_are_given_the_newest_first(upstream: Wordy) -> None:
     async with talking(options(upstream)) as talk:
         await talk.ask("long " * 200)

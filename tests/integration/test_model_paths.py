@@ -217,7 +217,6 @@ async def test_one_that_rested_is_tried_by_one_call_and_then_by_all() -> None:
     assert len(one.calls) == 4
 
 
-@pytest.mark.promise("AC-49")
 async def test_a_model_that_is_deployed_anew_ends_what_it_has_begun(
     two: tuple[Wordy, Wordy],
 ) -> None:

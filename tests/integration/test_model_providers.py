@@ -34,7 +34,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVIDERS_KEY", KEY)
 
 
-@pytest.mark.promise("AC-04", "AC-06", "AC-18")
+@pytest.mark.promise("AC-04", "AC-06", "AC-18", "AC-21")
 async def test_every_provider_answers_at_once_each_from_a_queue_of_its_own() -> None:
     async with AsyncExitStack() as stack:
         fakes = {

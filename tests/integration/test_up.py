@@ -67,7 +67,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.promise("CB-01", "CB-29", "CB-30")
+@pytest.mark.promise("AC-22", "CB-01", "CB-29", "CB-30")
 def test_one_command_starts_everything_and_a_child_answers(callboard: Callboard) -> None:
     url = callboard.wait_for("edge_ready")["addresses"][0]
     wait_until_completed(url, send(url))

@@ -109,6 +109,7 @@ def test_schemas_import_nothing_but_msgspec_and_the_standard_library() -> None:
     assert strangers == []
 
 
+@pytest.mark.promise("AC-22")
 def test_one_module_imports_the_nats_client() -> None:
     users = {
         short(path)

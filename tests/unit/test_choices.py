@@ -116,7 +116,7 @@ def test_what_others_say_in_the_conversation_is_passed_over() -> None:
     assert not heard.telling.done
 
 
-@pytest.mark.promise("AC-08")
+@pytest.mark.promise("AC-07")
 @pytest.mark.parametrize(
     "news",
     [

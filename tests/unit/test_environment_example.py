@@ -20,7 +20,7 @@ def shown() -> dict[str, str]:
     return {name: value for _, name, value in VARIABLE.findall(EXAMPLE)}
 
 
-@pytest.mark.promise("AC-24", "AC-25", "AC-26", "AC-27", "AC-30", "AC-31")
+@pytest.mark.promise("AC-24", "AC-25", "AC-26", "AC-27", "AC-30")
 def test_the_example_names_what_the_composition_and_the_old_system_take() -> None:
     composed = set(re.findall(r"\$\{([A-Z0-9_]+)", COMPOSITION))
     services = {
