@@ -147,7 +147,7 @@ async def _ask(url: str) -> Iterable[str]:
         return []
     # What only turns text into numbers cannot answer.
     chats = [one.name for one in found if "bert" not in one.details.family]
-    return sorted(name for name in chats if "embed" not in name)[:MOST_MODELS]
+    return sorted(name for name in chats if name and "embed" not in name)[:MOST_MODELS]
 
 
 async def _read_tags(url: str) -> list[_Found]:
