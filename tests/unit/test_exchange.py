@@ -1,7 +1,9 @@
 """What may go wrong between us and a provider: connections, silence, limits, encodings."""
 
 import asyncio
+import contextlib
 import gzip
+import socket
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -40,6 +42,25 @@ async def test_where_nobody_listens_is_unreachable() -> None:
         outcome = await collect(OpenAI(), call(client, url))
 
     assert outcome.code == "unreachable"
+
+
+async def test_where_nobody_takes_connections_is_unreachable_after_the_time_to_connect() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        contextlib.ExitStack() as held,
+    ):
+        for _ in range(4):  # with nobody to accept them, what is more is dropped without a word
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        times = Timeouts(connect=0.2, first=PATIENCE, idle=PATIENCE)
+        async with plain_client() as client:
+            outcome = await collect(OpenAI(), call(client, url, timeouts=times))
+
+    assert outcome.code == "unreachable"
+    assert outcome.fault is not None
+    assert "no connection within 0.2 s" in outcome.fault.reason
 
 
 async def test_a_connection_that_closes_without_an_answer_is_unreachable() -> None:

@@ -169,6 +169,13 @@ async def test_one_byte_at_a_time_is_enough() -> None:
     assert outcome.text == "天気 🌦"
 
 
+async def test_what_comes_after_the_end_does_not_count_however_often_it_ends() -> None:
+    outcome = await streamed(chunk(content="hi"), STOP, DONE, DONE, chunk(content="!"), STOP, DONE)
+
+    assert outcome.text == "hi"
+    assert [event for event in outcome.events if isinstance(event, Ended)] == [Ended("stop")]
+
+
 async def test_an_empty_chunk_and_the_end_is_no_answer() -> None:
     empty = b'data: {"id":"","object":"","created":0,"model":"","choices":null}\n\n'
 
