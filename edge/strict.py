@@ -17,8 +17,11 @@ LOWEST, HIGHEST = -(2**63), 2**63 - 1
 # CPython reads no longer ones from text, because that takes quadratic time.
 MOST_DIGITS = 4300
 
+MOST_MARKS = 2**20
+"""Commas and opening brackets, outside of texts, of one document. With more of them it takes
+seconds to read, in which nobody else is served; no body of a mebibyte has as many."""
+
 BRACKETS = b"[]{}"
-NOT_BRACKETS = bytes(set(range(256)) - set(BRACKETS + b'"'))
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 # Digits become 0; e and E become e; + and - become +; the rest becomes a space.
@@ -35,9 +38,10 @@ def check_json(raw: bytes) -> None:
 
     Raises Refusal 400 `invalid_json` for what the standard (RFC 8259) does not allow, and for
     what it leaves open: a BOM, a key twice, NUL, half a surrogate pair, a number beyond a
-    double; 422 `invalid_field` for an integer beyond 64 bits.
+    double; 413 `too_many_values`; 422 `invalid_field` for an integer beyond 64 bits.
     """
     text = _text(raw)
+    _check_count(raw)
     _check_depth(raw)
     try:
         if _doubtful(raw) or not _plain(text):
@@ -73,14 +77,32 @@ def _text(raw: bytes) -> str:
     return text
 
 
+def _check_count(raw: bytes) -> None:
+    if sum(map(raw.count, (b",", b"[", b"{"))) <= MOST_MARKS:
+        return
+    plain = _without_escapes(raw)
+    if plain.count(b'"') > 2 * MOST_MARKS or len(_outside(plain, b",[{")) > MOST_MARKS:
+        detail = f"the document has more than {MOST_MARKS} values"
+        raise Refusal(413, "too_many_values", detail, limit=MOST_MARKS)
+
+
 def _check_depth(raw: bytes) -> None:
     if raw.count(b"[") + raw.count(b"{") <= DEPTH:
         return
-    # Without escapes, every other piece between quotes is outside of strings.
-    plain = raw.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NOT_BRACKETS)
-    outside = b"".join(plain.split(b'"')[::2])
-    if max(accumulate(map(STEPS.__getitem__, outside)), default=0) > DEPTH:
+    brackets = _outside(_without_escapes(raw), BRACKETS)
+    if max(accumulate(map(STEPS.__getitem__, brackets)), default=0) > DEPTH:
         raise _too_deep(_place_of_depth(raw))
+
+
+def _without_escapes(raw: bytes) -> bytes:
+    return raw.replace(rb"\\", b"").replace(rb"\"", b"")
+
+
+def _outside(plain: bytes, kept: bytes) -> bytes:
+    """Those of the bytes `kept` that are outside of strings, which have no escapes."""
+    marks = plain.translate(None, bytes(set(range(256)) - set(kept + b'"')))
+    # Every other piece between quotes is outside of strings.
+    return b"".join(marks.split(b'"')[::2])
 
 
 def _place_of_depth(raw: bytes) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.problem import Refusal, problem
-from edge.strict import CLOSER, DEPTH, check_json
+from edge.strict import CLOSER, DEPTH, MOST_MARKS, check_json
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 VALUES = st.recursive(
@@ -161,6 +161,17 @@ def test_depth_is_counted_outside_of_strings() -> None:
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"a":' * 100_000, b'"\\' * 100_000])
 def test_depth_without_end_is_refused(raw: bytes) -> None:
     assert refusal_of(raw).code == "invalid_json"
+
+
+@pytest.mark.parametrize("value", [b"1", b"{}", b'"a"', b'"[,"', rb'"\\\""'])
+def test_a_document_has_only_so_many_values(value: bytes) -> None:
+    refusal = refusal_of(b"[" + (value + b",") * MOST_MARKS + b"1]")
+
+    assert (refusal.status, refusal.code) == (413, "too_many_values")
+
+
+def test_values_are_counted_outside_of_strings() -> None:
+    assert not is_refused(json.dumps([r"[,\",{"] * 9 + ['[{,"\\' * MOST_MARKS]).encode())
 
 
 @pytest.mark.parametrize(
