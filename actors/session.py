@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from actors.limits import clip
-from actors.live import MOST_MARKS, OVERDUE, Live, SessionOptions
+from actors.live import GRACE, MOST_MARKS, OVERDUE, Live, SessionOptions
 from actors.opening import check_opening, check_room, choose_actors, serves, title_of
 from runtime.actor import Actor, handler
 from runtime.config import duration
@@ -137,10 +137,11 @@ class Session(Actor):
     def _check_lifetime(self, span: timedelta, ctx: Turn) -> None:
         """Raises TurnError for a batch that could not be reminded of its own deadline."""
         batches = self.options.batches
-        if span > (longest := ctx.furthest(batches)):
+        longest = ctx.furthest(batches)
+        if span + GRACE > longest:  # the clocks of two hosts are not quite the same
             raise TurnError(
                 f"a batch of {span}: instances of {batches!r} live {longest} from their last turn;"
-                " give the type a longer lifetime, or the batch a shorter deadline"
+                f" give the type a lifetime of {GRACE} more, or the batch a shorter deadline"
             )
 
     # -- going on --------------------------------------------------------------------------

@@ -177,11 +177,11 @@ def test_a_deadline_that_the_batch_could_not_be_reminded_of_is_refused(world: Wo
     world.deployed["batch"] = Deployment(
         name="batch", type="x:Y", kind="keyed", mail_ttl=short, lifetime=short
     )
-    refused = world.ask(SESSION, opening(deadline=301))
+    refused = world.ask(SESSION, opening(deadline=241))
 
     assert refused.code == "invalid_batch"
     assert "instances of 'batch' live 0:05:00 from their last turn" in refused.detail
-    assert isinstance(world.ask(SESSION, opening(deadline=300)), BatchOpened)
+    assert isinstance(world.ask(SESSION, opening(deadline=240)), BatchOpened)
 
 
 @pytest.mark.parametrize(
