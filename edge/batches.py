@@ -188,6 +188,7 @@ def abort(path: str, endpoint: Endpoint, summary: str, missing: str) -> Operatio
         summary,
         scope=CHAT_SEND,
         body=Aborting,
+        bodiless=True,
         answers={200: AbortedView, 404: missing},
         tag=TAG,
     )

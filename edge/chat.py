@@ -5,17 +5,24 @@ A form is Async-Chat's batch, JSON is OpenAI's chat completion.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.auth import CHAT_SEND
 from edge.openai_shapes import OpenAIError
-from edge.operation import Endpoint, Operation
+from edge.operation import Endpoint, Operation, Parameter
 from edge.problem import Refusal, quote, read_media
 
 PATH = "/v1/chat/completions"
+CONVERSATION = Parameter(
+    "X-Conversation-Id",
+    Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")],
+    "The conversation that a completion (JSON) belongs to; without it, one of its own. A form "
+    "names it in its field `conversation_id`.",
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,14 @@ class Chat:
                 "Ask one model (as OpenAI does), or several at once by a form",
                 description=(
                     "The Content-Type decides: `application/json` is OpenAI's chat completion, "
-                    "streaming or not; `multipart/form-data` starts a batch, and what goes wrong "
-                    "with it is told as problem+json."
+                    "streaming or not; a form, `multipart/form-data` or URL-encoded, starts a "
+                    "batch, and what goes wrong with it is told as problem+json."
                 ),
                 scope=CHAT_SEND,
                 body=json.takes if json else None,
                 form=form.takes if form else None,
-                answers={200: answers},
+                headers=(CONVERSATION,),
+                answers={200: answers, 404: "There is no such model, or no such conversation"},
                 stream_event=json.stream_event if json else None,
                 resumable=False,
                 error=OpenAIError,

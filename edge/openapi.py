@@ -126,6 +126,7 @@ def _each(shape: Shape) -> tuple[Shape, ...]:
 
 def _shapes(operation: Operation) -> list[Shape]:
     shapes = [operation.error, operation.body, operation.form, operation.stream_event]
+    shapes += [Problem] if operation.form is not None else []
     shapes += [shape for shape in operation.answers.values() if not isinstance(shape, str)]
     shapes += [parameter.shape for _, parameter in _parameters(operation)]
     return [shape for shape in shapes if shape is not None]
@@ -143,7 +144,7 @@ def _operation(operation: Operation, schemas: Schemas) -> Document:
     taken = {JSON: operation.body, FORM: operation.form}
     content = {media: {"schema": schemas[s]} for media, s in taken.items() if s is not None}
     if content:
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {"required": not operation.bodiless, "content": content}
     described["responses"] = _answers(operation, schemas)
     if operation.scope is not None:
         described["security"] = [{name: [operation.scope]} for name in SECURITY_SCHEMES]
@@ -205,7 +206,9 @@ def _answers(operation: Operation, schemas: Schemas) -> Document:
         str(status): _answer(operation, status, answers[status], schemas)
         for status in sorted(answers)
     }
-    described["default"] = _failure("Anything else that goes wrong", operation.error, schemas)
+    described["default"] = _failure(
+        operation, "Anything else that goes wrong", operation.error, schemas
+    )
     return described
 
 
@@ -213,7 +216,7 @@ def _answer(operation: Operation, status: int, shape: Shape, schemas: Schemas) -
     spoken = isinstance(shape, str)
     sentence = shape if spoken else HTTPStatus(status).phrase
     if status >= 400:
-        return _failure(sentence, operation.error if spoken else shape, schemas)
+        return _failure(operation, sentence, operation.error if spoken else shape, schemas)
     content: Document = {}
     if not (spoken and operation.media == JSON):
         content[operation.media] = _body(operation.media, shape, schemas)
@@ -236,6 +239,10 @@ def _text(part: str, shape: Shape, schemas: Schemas) -> Document:
     return {"schema": {"type": "string"}, part: schemas[shape]}
 
 
-def _failure(sentence: str, shape: Shape, schemas: Schemas) -> Document:
+def _failure(operation: Operation, sentence: str, shape: Shape, schemas: Schemas) -> Document:
     media = PROBLEM_JSON if shape is Problem else JSON
-    return {"description": sentence, "content": {media: {"schema": schemas[shape]}}}
+    content = {media: {"schema": schemas[shape]}}
+    if operation.form is not None:
+        # Whoever sends a form speaks our own protocol, whatever the path speaks else.
+        content[PROBLEM_JSON] = {"schema": schemas[Problem]}
+    return {"description": sentence, "content": content}

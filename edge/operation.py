@@ -68,7 +68,8 @@ class Parameter:
 class Operation:
     """One method on one path: what answers it, who may use it and how it is described.
 
-    `body` is what it takes as JSON, `form` what it takes as a form; either or both.
+    `body` is what it takes as JSON, `form` what it takes as a form; either or both, or neither if
+    it may be `bodiless`.
     `answers` gives a shape for each status (several as a tuple), or a sentence for one that has no
     body of its own: below 400 there is then no JSON body, from 400 on the body is an `error`.
     `media` is the type of the answers below 400. A `stream_event` means that the operation answers
@@ -97,6 +98,7 @@ class Operation:
     error: Shape = Problem
     repeatable: bool = True
     resumable: bool = True
+    bodiless: bool = False
     description: str = ""
     tag: str = ""
     name: str = ""

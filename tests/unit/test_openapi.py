@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -203,6 +204,16 @@ def test_errors_are_problems_unless_the_operation_has_its_own() -> None:
         "content": {"application/problem+json": problem},
     }
     assert all(own[status]["content"] == {JSON: refusal} for status in ("400", "401", "default"))
+
+
+def test_a_form_beside_json_has_problems_beside_the_operations_own_errors() -> None:
+    both = replace(POST, form=Letter, bodiless=True)
+
+    found = describe([both], "Letters", "1.2.3")["paths"]["/letters"]["post"]
+
+    assert found["requestBody"]["required"] is False
+    assert list(found["requestBody"]["content"]) == [JSON, "multipart/form-data"]
+    assert list(found["responses"]["default"]["content"]) == [JSON, "application/problem+json"]
 
 
 def test_an_answer_without_content_is_only_a_sentence() -> None:
