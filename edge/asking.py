@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.auth import principal_of
+from edge.failures import NO_RETRY
 from edge.parameters import read_idempotency_key
 from edge.problem import Refusal, Translation
 from edge.storegate import unless_in_trouble
@@ -63,7 +64,9 @@ async def ask_for(
     except TRANSLATED as fault:
         refusal = translate(fault)
         if isinstance(fault, AskTimeout | Unknown):
-            refusal = Refusal(refusal.status, refusal.code, _advise(fault, key), **told)
+            headers = {} if key else NO_RETRY
+            detail = _advise(fault, key)
+            refusal = Refusal(refusal.status, refusal.code, detail, headers=headers, **told)
         raise refusal from None
 
 

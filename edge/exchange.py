@@ -114,6 +114,9 @@ class Exchange:
             # What was refused has not begun.
             self.finished = isinstance(fault, Refusal) and fault.status < 500
             self._leave()
+            if isinstance(fault, Refusal) and self._is_given_up:
+                # Whether it was stored or not, it may be asked for anew.
+                fault.headers.pop("x-should-retry", None)
             raise
         return self
 
@@ -220,10 +223,14 @@ class Exchange:
             detail = "the store does not say what became of the request; try again in a moment"
             raise Broken(Refusal(503, "unavailable", detail))
 
+    @property
+    def _is_given_up(self) -> bool:
+        """Whether nobody wants what was begun: under a key it may be repeated by somebody."""
+        return not (self.finished or self._question.named or self.may_repeat)
+
     def _leave(self) -> None:
         self._following.close()
-        # Under a key it may be repeated, by somebody who wants what was begun.
-        if not self.finished and not self._question.named and not self.may_repeat:
+        if self._is_given_up:
             self._shared.later(self._give_up())
 
     async def _give_up(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from runtime.errors import AskTimeout
 from runtime.testing import Kit, running
 from tests.integration.completing import ACTORS, MODEL, ONCE, SECRET, asking, refused, user
 from tests.integration.edges import PATIENCE, Edge
@@ -296,6 +297,25 @@ async def test_a_conversation_that_a_person_has_is_not_asked_again(client: Async
         assert failed.value.code == "MANUAL_IN_PROGRESS"
         assert failed.value.response.headers["x-should-retry"] == "false"
         assert refused.count(f"taken-sdk-{stream}") == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_only_who_names_no_conversation_asks_again_without_knowing_what_was_stored(
+    client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    async def silent(*_: Any, **__: Any) -> None:
+        raise AskTimeout("it did not answer in time")
+
+    monkeypatch.setattr("edge.asking.ask", silent)
+    with pytest.raises(openai.InternalServerError) as failed:
+        await client.with_options(max_retries=0).chat.completions.create(
+            model=MODEL,
+            messages=messages("hi"),
+            extra_headers={"X-Conversation-Id": "unsure"} if named else {},
+        )
+
+    assert failed.value.code == "not_answered_yet"
+    assert failed.value.response.headers.get("x-should-retry") == ("false" if named else None)
 
 
 async def test_a_model_that_is_busy_is_asked_again_by_the_client_itself(
