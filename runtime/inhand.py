@@ -127,7 +127,11 @@ class Hands:
         stored = await self._system.bus.last(subjects.run(run)) if run else None
         if stored is None:
             return
-        record = _decode_run(stored.data)
+        try:
+            record = _decode_run(stored.data)
+        except UNREADABLE as error:
+            log.warning("run_unreadable", run=run, error=str(error))
+            return
         known = self._system.deployments.get(record.job.partition("/")[0])
         if record.state != "open" or record.attempt or known is None:
             return

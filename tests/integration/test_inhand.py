@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 
 from runtime.bus import Bus
+from runtime.inhand import TTL
 from runtime.kv import Bucket
 from runtime.pull import ACK_WAIT
 from runtime.store.server import EmbeddedServer
+from runtime.testing import running
+from schemas import subjects
 from schemas.conversation import MessageAnswered
+from schemas.envelope import encode
 from schemas.model import history_topic
-from schemas.node import IN_HAND
+from schemas.node import IN_HAND, Holding, InHand
+from tests.integration.counter import Counter
 from tests.integration.test_model_killed import Site, told
-from tests.integration.waiting import until_known
+from tests.integration.waiting import until, until_known
 from tests.integration.wordy import Reply, Wordy
 
 PATIENT = "tests.integration.patienthost"
@@ -67,3 +72,16 @@ async def test_what_is_done_at_once_is_not_told(
         found = await bus.read_all(f"$KV.nodes.{IN_HAND}>", after=0, stream="KV_nodes")
 
     assert found == []
+
+
+async def test_a_run_that_nobody_can_read_does_not_keep_the_others_from_coming_again() -> None:
+    heard: list[str] = []
+    async with running(counter=Counter) as kit:
+        kit.bus.subscribe("ack.*", lambda packet: heard.append(packet.subject))
+        await kit.bus.publish(subjects.run("odd"), b"{")
+        held = InHand(held=[Holding("ack.odd", "odd"), Holding("ack.next", "")])
+        await Bucket(kit.bus, "nodes").put(f"{IN_HAND}gone.p", encode(held), ttl=TTL)
+        await kit.host.hands.give_back("gone")
+        await until(lambda: len(heard) == 2)
+
+    assert heard == ["ack.odd", "ack.next"]
