@@ -15,7 +15,7 @@ from runtime.testing import running
 from tests.integration.completing import ACTORS, MODEL, SECRET, asking, refused
 
 NODE = Path(__file__).parents[1] / "node"
-INSTALL = ("install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
+INSTALL = ("ci", "--no-audit", "--no-fund", "--ignore-scripts")
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
     "gg=="
@@ -43,7 +43,7 @@ async def run(*words: str, folder: Path, **environ: str) -> bytes:
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
     """A folder with the SDK, and the script that drives it."""
-    for name in ("package.json", "openai.mjs"):
+    for name in ("package.json", "package-lock.json", "openai.mjs"):
         shutil.copy(NODE / name, tmp_path)
     await run(tool("npm"), *INSTALL, folder=tmp_path)
     return tmp_path
