@@ -25,6 +25,7 @@ from edge.nodes import Nodes
 from edge.observing import Observing
 from edge.openapi import describe, publish
 from edge.operation import Operation, routes
+from edge.pages import pages
 from edge.problem import Answering, Answers
 from edge.relay import Relay
 from edge.remembered import Remembered
@@ -96,7 +97,7 @@ def _routes(table: list[Operation], *, docs: bool) -> list[BaseRoute]:
     document = describe(table, TITLE, own_version(), ABOUT)
     published = [publish(document)] if docs else []
     made = routes(table, middleware=[Middleware(Authorization)])
-    return [*made, *published, *documentation(docs, document)]
+    return [*made, *pages(), *published, *documentation(docs, document)]
 
 
 @contextlib.asynccontextmanager
