@@ -17,7 +17,7 @@ from runtime.store.server import EmbeddedServer
 from schemas import subjects
 from schemas.base import Address, Message, token
 from schemas.envelope import decode_any, encode, seal
-from schemas.record import DeadLetter, Record
+from schemas.record import NOTHING, DeadLetter
 from tests.chaos.processes import Process, read_lines
 from tests.integration import killers
 from tests.integration.killers import Do, End, How, KeeperState, Note, Start
@@ -93,10 +93,11 @@ class Site:
             await self.bus.publish(subject, data, headers=expiry(timedelta(hours=1)))
 
     async def state(self, key: str) -> KeeperState:
-        """What a keeper has kept."""
+        """What a keeper has kept: nothing, too, where all that is known is what was put aside."""
         stored = await self.bus.last(subjects.state("keeper", token(key)))
-        record = msgspec.json.decode(stored.data, type=Record) if stored else None
-        return msgspec.json.decode(record.data, type=KeeperState) if record else KeeperState()
+        record = decode_record(stored.data) if stored else None
+        kept = record.data if record else NOTHING
+        return msgspec.json.decode(kept, type=KeeperState) if kept else KeeperState()
 
     async def dead(self) -> list[DeadLetter]:
         """All dead letters."""
