@@ -12,14 +12,13 @@ from schemas.conversation import (
     BATCH,
     LONGEST,
     Abort,
-    LiveRun,
     RunStopped,
     RunWanted,
-    SessionState,
     SweepDue,
     TaskStopped,
 )
 from schemas.model import Generate, conversation_topic
+from schemas.session import LiveRun, SessionState
 
 MOST_MARKS = 64
 SWEEP = "sweep"

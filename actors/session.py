@@ -27,7 +27,6 @@ from schemas.conversation import (
     RunOpened,
     RunsOver,
     RunWanted,
-    SessionState,
     StartBatch,
     SweepDue,
     TaskMoved,
@@ -35,6 +34,7 @@ from schemas.conversation import (
     is_open_to,
 )
 from schemas.model import Context, Utterance, history_topic
+from schemas.session import SessionState
 
 
 class Session(Actor):

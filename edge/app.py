@@ -35,9 +35,9 @@ from edge.storegate import StoreGate
 from edge.tasks import Tasks
 from edge.uploads import Uploads
 from runtime.bus import Bus
-from runtime.config import Config
 from runtime.keys import listens_on_loopback_only, resolve_keys
 from runtime.objects import FileStore
+from runtime.tables import Config
 
 TITLE = "Callboard"
 ABOUT = (

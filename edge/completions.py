@@ -30,8 +30,8 @@ from edge.streaming import CompletionStream
 from edge.telling import Broken
 from edge.whole import complete, processing, wait_for_end
 from runtime.bus import message_id, new_id
-from runtime.config import FilesTable
 from runtime.objects import FileStore
+from runtime.tables import FilesTable
 from schemas.base import Address
 from schemas.conversation import COMPLETION, SESSION, OpenBatch
 from schemas.model import Prompt

@@ -27,10 +27,11 @@ from edge.sse import PER_KEY, EventStream
 from edge.standing import MOST_BYTES, Standing
 from schemas import subjects
 from schemas.base import Address
-from schemas.conversation import SESSION, Abort, ConversationEvent, SessionState
+from schemas.conversation import SESSION, Abort, ConversationEvent
 from schemas.envelope import Envelope
 from schemas.model import conversation_topic
 from schemas.record import Delta, RunStarted, RunSuperseded
+from schemas.session import SessionState
 
 TAG = "conversations"
 ID = Parameter("conversation_id", str, "The id of the conversation.")

@@ -8,8 +8,8 @@ from edge.auth import Principal
 from edge.problem import Refusal
 from edge.prompting import Carried, Draft, Named, Piece, invalid, store_as
 from edge.remembered import may_see
-from runtime.config import FilesTable
 from runtime.objects import FileStore
+from runtime.tables import FilesTable
 from schemas.model import MOST_INLINE, Attachment, FileRef, Image, Part, Prompt, Text, Utterance
 
 BODY = "prompt.json"

@@ -23,7 +23,6 @@ from schemas.conversation import (
     BatchState,
     MessageAnswered,
     MessageSaid,
-    SessionState,
     StartBatch,
     TaskState,
     is_open_to,
@@ -31,6 +30,7 @@ from schemas.conversation import (
 from schemas.envelope import UNREADABLE, Envelope, decode_any
 from schemas.model import history_topic
 from schemas.record import Record
+from schemas.session import SessionState
 
 State = TypeVar("State")
 

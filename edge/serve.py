@@ -14,7 +14,8 @@ from edge.app import build_app
 from edge.limits import Limits
 from edge.server import serve_config
 from runtime.bus import Bus
-from runtime.config import Config, split_address
+from runtime.config import split_address
+from runtime.tables import Config
 
 log = structlog.get_logger("edge")
 

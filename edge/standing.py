@@ -23,7 +23,6 @@ from schemas.conversation import (
     MessageAnswered,
     MessageSaid,
     RunFinished,
-    SessionState,
     TaskFinished,
     TaskMoved,
     TaskStopped,
@@ -31,6 +30,7 @@ from schemas.conversation import (
 from schemas.envelope import UNREADABLE
 from schemas.model import conversation_topic, history_topic
 from schemas.record import Delta, RunStarted, RunSuperseded
+from schemas.session import SessionState
 
 MOST_MESSAGES = 200
 MOST_BYTES = 8 * 1024 * 1024

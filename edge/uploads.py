@@ -24,9 +24,9 @@ from edge.forms import (
 )
 from edge.kinds import HEAD, MOST_PIXELS, TEXT, TextCheck, agrees, pixels, shown_name, sniff
 from edge.problem import Refusal, quote, read_media
-from runtime.config import FilesTable
 from runtime.errors import BusFault, FileFault
 from runtime.objects import FileStore
+from runtime.tables import FilesTable
 from schemas.model import MOST_INLINE, FileRef
 
 log = structlog.get_logger("edge")

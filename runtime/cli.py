@@ -10,10 +10,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from runtime.config import MOST_HOSTS, Config, load, unused_environment
+from runtime.config import load, unused_environment
 from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.store.server import PortTaken
+from runtime.tables import MOST_HOSTS, Config
 from runtime.terminal import commands, fakes, operations, rollout, workbench
 from runtime.terminal.shown import harmless
 from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL

@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from runtime.actor_table import DURATIONS, ActorTable, check_actor_name, find_faults
+from runtime.actor_table import DURATIONS, check_actor_name, find_faults
 from runtime.errors import ConfigError
 from runtime.lines import Place
 from runtime.source import Source, one_line, quote
+from runtime.tables import SCOPES, Config, EdgeTable, KeyTable, NatsTable
 from schemas.model import KINDS
 
-MOST_CONNECTIONS = 100_000
-MOST_HOSTS = 64
-MOST_FILE_BYTES = 1024 * 1024 * 1024
 LONGEST_NAME = 64
 
 UNUSED = ("DB_HOST", "POSTGRES_PASSWORD", "REDIS_HOST", "ENABLE_DB_LOG")
@@ -40,112 +38,13 @@ _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # Capitals only: a secret that was put where its variable's name belongs is seldom all of them.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
-SCOPES = (
-    "relay:send",
-    "relay:read",
-    "relay:callback",
-    "chat:send",
-    "chat:read",
-    "chat:all",
-    "nodes:read",
-    "nodes:write",
+_DURATIONS = (
+    ("host", "block_limit"),
+    ("edge", "files", "keep"),
+    ("edge", "support", "idle"),
+    ("edge", "support", "heartbeat"),
+    ("edge", "support", "answer_within"),
 )
-
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-
-
-class _Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One table of the file."""
-
-
-class NatsTable(_Table):
-    """Where NATS is. Without a `url` an embedded server keeps its store in `data`."""
-
-    url: str = ""
-    data: str = "data"
-    port: Port = 4222
-    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
-    sync: str = "always"
-    user: str = ""
-    password_env: str = ""
-    creds: str = ""
-
-
-class KeyTable(_Table):
-    """A key for the edge: whose it is, which variable holds it, and what it opens."""
-
-    id: str
-    secret_env: str
-    scopes: list[str] = msgspec.field(default_factory=lambda: list(SCOPES))
-    children: list[str] = []
-    tier: Literal["user", "vip", "agent"] = "user"
-
-
-class FilesTable(_Table):
-    """Which files may be uploaded, how large and how many with one request, and for how long."""
-
-    most_bytes: Annotated[int, msgspec.Meta(ge=1, le=MOST_FILE_BYTES)] = 20 * 1024 * 1024
-    most_together: Annotated[int, msgspec.Meta(ge=1, le=MOST_FILE_BYTES)] = 64 * 1024 * 1024
-    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
-    keep: timedelta = timedelta(days=30)
-    kinds: list[str] = msgspec.field(default_factory=lambda: list(KINDS))
-
-
-class EdgeTable(_Table):
-    """Where HTTP is served, to whom, and how much."""
-
-    listen: Annotated[list[str], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["127.0.0.1:8000"]
-    )
-    hosts: list[str] = []
-    open_reads: bool = False
-    docs: bool = True
-    max_connections: Annotated[int, msgspec.Meta(ge=1, le=MOST_CONNECTIONS)] = 2000
-    certificate: str = ""
-    certificate_key: str = ""
-    key: list[KeyTable] = []
-    files: FilesTable = msgspec.field(default_factory=FilesTable)
-
-
-class HostTable(_Table):
-    """What this process runs (`run`, all by default), and where its own modules are.
-
-    `count` is how many such processes `callboard up` starts.
-    `marks` is a file for high-water marks beside those that the cluster keeps.
-    """
-
-    name: str = ""
-    run: list[str] = []
-    modules: str = ""
-    count: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOSTS)] = 1
-    block_limit: timedelta = timedelta(seconds=30)
-    marks: str = ""
-
-
-class ModelsTable(_Table):
-    """Whether `callboard up` looks for an Ollama on this machine, and deploys what it has."""
-
-    discover: bool = True
-
-
-class LogTable(_Table):
-    """How to log."""
-
-    format: Literal["console", "json"] = "console"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class Config(_Table):
-    """The whole file."""
-
-    nats: NatsTable = msgspec.field(default_factory=NatsTable)
-    edge: EdgeTable = msgspec.field(default_factory=EdgeTable)
-    host: HostTable = msgspec.field(default_factory=HostTable)
-    models: ModelsTable = msgspec.field(default_factory=ModelsTable)
-    log: LogTable = msgspec.field(default_factory=LogTable)
-    actor: list[ActorTable] = []
-
-
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -234,7 +133,7 @@ def _read_durations(source: Source) -> None:
         for key in DURATIONS:
             if isinstance(table, dict) and key in table:
                 table[key] = source.at(("actor", index, key), duration, table[key])
-    for place in (("host", "block_limit"), ("edge", "files", "keep")):
+    for place in _DURATIONS:
         within: Any = source.raw
         for key in place[:-1]:
             within = within.get(key) if isinstance(within, dict) else None

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runtime.bus import Bus
-from runtime.config import NatsTable
 from runtime.packet import read_stamp
 from runtime.store.disk import LEAST_FREE
 from runtime.store.inspection import Found
+from runtime.tables import NatsTable
 
 LOW_SPACE = 1024**3
 LOW_SHARE = 0.1

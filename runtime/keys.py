@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from runtime.config import Config, KeyTable, split_address
+from runtime.config import split_address
 from runtime.errors import ConfigError
 from runtime.log import mask
+from runtime.tables import Config, KeyTable
 
 PUBLIC_DEFAULT = "lynker_relay_secret_2025"
 """The relay's documented default. Everybody knows it, so it opens loopback addresses only."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from runtime.bus import Bus
-from runtime.config import Config, NatsTable
 from runtime.connection import Connection
 from runtime.errors import (
     BusFault,
@@ -26,6 +25,7 @@ from runtime.quorum import leaving_minorities
 from runtime.store.inspection import check_store
 from runtime.store.marks import MarkFile
 from runtime.streams import ensure_streams, learn_incarnation
+from runtime.tables import Config, NatsTable
 
 log = structlog.get_logger()
 

@@ -20,6 +20,7 @@ from schemas.model import (
     Usage,
     Utterance,
 )
+from schemas.ownership import Arriving, Customer, Escalation, Mode
 
 SESSION = "session"
 """The type that keeps conversations, one instance each; its key is the conversation's id."""
@@ -28,7 +29,7 @@ COMPLETION = "completion"
 BATCH = "batch"
 """The type that gathers the answers to one request; its key is the batch's id."""
 NOBODY = "anonymous"
-"""The principal of whoever does not say who they are."""
+"""Whoever does not say who they are."""
 
 BatchStatus = Literal["PENDING", "PROCESSING", "SUCCESS", "FAILED", "PARTIAL"]
 TaskStatus = Literal["PENDING", "PROCESSING", "SUCCESS", "FAILED"]
@@ -86,11 +87,20 @@ class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchOpened(Message, tag="session.batch_opened"):
-    """The batch is stored, and its runs with it."""
+    """The batch is stored, and its runs with it.
+
+    Where what was said called a person, it is stored, and there is no batch: `mode` says how
+    things stand then, `escalation` why, `notice` what the customer is told. `queued` is how many
+    batches go before this one, whose tasks have no runs yet.
+    """
 
     batch: str
     conversation: str
     tasks: tuple[OpenTask, ...]
+    mode: Mode = "bot_active"
+    escalation: Escalation | None = None
+    notice: str = ""
+    queued: int = 0
 
 
 class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
@@ -100,9 +110,13 @@ class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
     for a request that leaves nothing behind. A `whole` prompt brings its context along (as does
     one without `said`): nothing that was said before is put in front of it. `deadline` is in
     seconds from now (0: as the session's options say). Who asked is the envelope's principal.
+    With a `team` that takes over, the regulator's rules look at what is said. `arriving` is what
+    happens if a run is going (None: as the conversation's, else the deployment's policy is).
+    `thread` is the provider's id that the client knows the conversation by, if it sends one.
     Refused: 404 `model_not_found` (no actor of a task is deployed) and `conversation_not_found`
     (it is somebody else's), 413 `prompt_too_large`, 422 `invalid_batch`, 429 `too_many_runs`,
-    503 `batches_not_deployed`, 409 `MANUAL_IN_PROGRESS`.
+    503 `batches_not_deployed`, 409 `MANUAL_IN_PROGRESS`, 429 `queue_full`, 400 `unknown_thread`
+    (it was not opened for this conversation).
     """
 
     tasks: tuple[Wanted, ...]
@@ -111,6 +125,10 @@ class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
     whole: bool = False
     policy: Policy = Policy()
     deadline: float = 0
+    team: str = ""
+    arriving: Arriving | None = None
+    customer: Customer | None = None
+    thread: str = ""
 
 
 class Aborted(Message, tag="session.aborted"):
@@ -155,6 +173,16 @@ class RunsOver(Message, tag="session.runs_over"):
     """These runs have ended, or were stopped by their batch."""
 
     runs: tuple[str, ...]
+
+
+class TaskEnded(Message, tag="session.task_ended"):
+    """A batch tells what a task came to. `excerpt` is how the answer begins."""
+
+    batch: str
+    task: str
+    outcome: Outcome = "answered"
+    code: str = ""
+    excerpt: str = ""
 
 
 class SweepDue(Message, tag="session.sweep_due"):
@@ -208,33 +236,6 @@ class BatchOverdue(Message, tag="batch.overdue"):
 
 
 # -- kept ----------------------------------------------------------------------------------
-
-
-class LiveRun(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A run that may be speaking in a conversation."""
-
-    task: str
-    batch: str
-    actor: str
-    model: str
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A conversation. `marks` are the sequences of the last requests that were remembered: what
-    was said in answer to one, or with it, stands after it in the log."""
-
-    created: datetime | None = None
-    modified: datetime | None = None
-    title: str = ""
-    owner: str = ""
-    """The principal that said something first."""
-    live: dict[str, LiveRun] = {}
-    sweeps: datetime | None = None
-    """When runs are looked for whose time is over; None while none is live."""
-    marks: list[int] = []
-    batches: int = 0
 
 
 class TaskState(msgspec.Struct, kw_only=True, omit_defaults=True):

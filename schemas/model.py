@@ -163,6 +163,8 @@ class Generate(Job[Generated], tag="model.generate"):
     candidates: tuple[str, ...] = ()
     remember: bool = True
     keep: float = 0
+    thread: str = ""
+    aside: bool = False
 
 
 def conversation_topic(conversation: str) -> Topic:

@@ -13,7 +13,6 @@ import structlog
 from runtime.alarm import alarm_event
 from runtime.bus import Bus, Outgoing, expiry
 from runtime.committer import NOTHING
-from runtime.config import NatsTable
 from runtime.errors import BusFault
 from runtime.open import open_bus
 from runtime.store.disk import look_at_disk
@@ -21,6 +20,7 @@ from runtime.store.marks import BUCKET, MarkFile, beside
 from runtime.store.repair import accept_loss
 from runtime.store.server import EmbeddedServer
 from runtime.store.storewatch import FINE, StoreWatch, tell
+from runtime.tables import NatsTable
 from schemas.node import STORE, StoreTrouble
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ import structlog
 
 from runtime.bus import Bus
 from runtime.clock import ServerClock
-from runtime.config import Config, check_urls, split_address
+from runtime.config import check_urls, split_address
 from runtime.deployments import read_deployments, seed_deployments
 from runtime.errors import ConfigError
 from runtime.host import Host, patiently
@@ -27,6 +27,7 @@ from runtime.store.marks import file_at
 from runtime.store.repair import accept_loss
 from runtime.store.server import EmbeddedServer, PortTaken
 from runtime.system import load_class
+from runtime.tables import Config
 from runtime.terminal.closeup import describe, look_closely
 from runtime.terminal.doctor import examine
 from runtime.terminal.follow import archive, print_events

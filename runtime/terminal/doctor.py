@@ -7,7 +7,6 @@ runtime/durability.py.
 from pathlib import Path
 
 from runtime.bus import Bus
-from runtime.config import Config
 from runtime.deployments import read_deployments
 from runtime.durability import Finding, what_is_left, what_survives
 from runtime.errors import BusFault, ConfigError, StreamMismatch
@@ -17,6 +16,7 @@ from runtime.store.inspection import CURE, MOST_READ, Found, inspect
 from runtime.store.marks import Kept, MarkFile, beside, file_at
 from runtime.streams import ensure_streams
 from runtime.system import load_class
+from runtime.tables import Config
 from runtime.terminal.overview import read_nodes, read_upstreams, troubled
 
 OLDEST = (2, 15, 1)

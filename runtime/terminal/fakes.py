@@ -4,8 +4,8 @@ import argparse
 import importlib
 from typing import Any
 
-from runtime.config import Config
 from runtime.errors import ConfigError
+from runtime.tables import Config
 
 ARGUMENTS = "actors.fakes.arguments"
 PROGRAM = "actors.fakes.command"

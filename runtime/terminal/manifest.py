@@ -13,11 +13,12 @@ import msgspec
 
 from runtime.actor import Actor, Worker, read_options
 from runtime.actor_table import DURATIONS, ActorTable, find_faults
-from runtime.config import Config, duration
+from runtime.config import duration
 from runtime.errors import ConfigError
 from runtime.lines import Place
 from runtime.source import Source, one_line, quote, suggest
 from runtime.system import handled_by, kind_of, load_class
+from runtime.tables import Config
 from schemas.deployment import Deployment
 
 OTHER_TABLES = tuple(name for name in Config.__struct_fields__ if name != "actor")

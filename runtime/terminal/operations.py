@@ -12,12 +12,12 @@ import msgspec
 
 from runtime.audit import note, operator, record_action
 from runtime.bus import Bus, Outgoing, Stored, expect, expiry
-from runtime.config import Config
 from runtime.controls import change_control, is_done, read_control, read_revision
 from runtime.deployments import read_deployments
 from runtime.errors import Conflict, NotPossible
 from runtime.open import opened
 from runtime.record import read_record
+from runtime.tables import Config
 from runtime.terminal.overview import read_nodes
 from runtime.terminal.shown import harmless
 from runtime.terminal.workbench import number

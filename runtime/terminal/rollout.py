@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from runtime.actor import read_options
 from runtime.audit import operator, record_action
 from runtime.bus import Bus
-from runtime.config import Config
 from runtime.deployments import read_history, read_roster, replace_roster
 from runtime.errors import ConfigError, Conflict, NotPossible, Unknown
 from runtime.loads import Load, read_held, read_loads
 from runtime.modules import add_modules
 from runtime.open import opened
 from runtime.system import handled_by, load_class
+from runtime.tables import Config
 from runtime.terminal.difference import Difference, compare, describe
 from runtime.terminal.manifest import read_manifest
 from runtime.terminal.overview import read_nodes

@@ -12,12 +12,13 @@ import msgspec
 from runtime import dead
 from runtime.answers import clip
 from runtime.bus import Bus
-from runtime.config import Config, duration
+from runtime.config import duration
 from runtime.dead import Done, Letter, Selection
 from runtime.deployments import read_deployments
 from runtime.errors import NotPossible
 from runtime.modules import add_modules
 from runtime.open import opened
+from runtime.tables import Config
 from runtime.terminal.editing import check, check_for_type, edit_in_editor, pretty, set_fields
 from runtime.terminal.shown import ago, align, harmless
 

@@ -17,7 +17,6 @@ from schemas.conversation import (
     BatchOpened,
     BatchState,
     OpenBatch,
-    SessionState,
     TaskFinished,
     Wanted,
 )
@@ -25,6 +24,7 @@ from schemas.deployment import Deployment
 from schemas.envelope import decode_any
 from schemas.model import Generate, Generated, Prompt, Text, Utterance, conversation_topic
 from schemas.record import Delta, RunStarted
+from schemas.session import SessionState
 
 Does = Literal["answer", "refuse", "fail", "break", "retry"]
 

@@ -12,8 +12,8 @@ import msgspec
 from actors.batch import Batch
 from actors.session import Session
 from runtime.actor import handler
-from runtime.config import KeyTable
 from runtime.errors import Reject
+from runtime.tables import KeyTable
 from runtime.testing import Kit
 from runtime.turn import Turn
 from schemas.conversation import BatchOpened, OpenBatch

@@ -12,9 +12,9 @@ from edge.app import build_app
 from edge.serve import serve_app
 from edge.sse import Streams
 from runtime.bus import Bus
-from runtime.config import Config, EdgeTable, KeyTable
 from runtime.connection import Connection
 from runtime.streams import ensure_streams
+from runtime.tables import Config, EdgeTable, KeyTable
 
 KEY = "lynker_relay_secret_2025"
 AS_RELAY = {"X-Relay-API-Key": KEY}

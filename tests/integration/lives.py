@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from runtime.bus import Bus
-from runtime.config import NatsTable
 from runtime.packet import Packet
 from runtime.pull import Delivery, ensure_consumer
 from runtime.store.caretaker import Caretaker
 from runtime.store.marks import MarkFile, beside
 from runtime.store.server import EmbeddedServer
 from runtime.store.storewatch import StoreWatch
+from runtime.tables import NatsTable
 from tests.integration.conftest import Connect
 
 EVENT = "event.t.a"

@@ -12,10 +12,10 @@ import pytest
 
 from runtime import cli
 from runtime.bus import Bus
-from runtime.config import NatsTable
 from runtime.errors import NotPossible
 from runtime.open import open_bus
 from runtime.store.server import EmbeddedServer
+from runtime.tables import NatsTable
 from tests.integration.brokers import broker
 from tests.integration.command import ROOT, find_free_port
 from tests.integration.faults import frozen

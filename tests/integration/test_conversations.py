@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from runtime.config import KeyTable
+from runtime.tables import KeyTable
 from runtime.testing import Kit, running
 from tests.integration.answering import Answering, gate
 from tests.integration.asking import COMPLETIONS, GEMINI, Files, ask, history_of, models, polled

@@ -21,8 +21,8 @@ from actors.master import Master
 from edge.app import build_app
 from edge.auth import TRIES
 from edge.serve import ADDRESS_UNAVAILABLE, serve, serve_app
-from runtime.config import Config, EdgeTable
 from runtime.errors import ConfigError
+from runtime.tables import Config, EdgeTable
 from runtime.testing import Kit, running
 from schemas.relay import LOG, Logged
 from tests.integration.edges import AS_RELAY, KEY, PATIENCE, Edge, serving

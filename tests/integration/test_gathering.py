@@ -25,7 +25,6 @@ from schemas.conversation import (
     RunOpened,
     RunsOver,
     RunStopped,
-    SessionState,
     StartBatch,
     SweepDue,
     TaskFinished,
@@ -35,6 +34,7 @@ from schemas.conversation import (
 from schemas.envelope import decode_any
 from schemas.model import Context, Generated, Prompt, history_topic
 from schemas.record import Delta, RunFailed
+from schemas.session import SessionState
 from tests.integration.answering import MODELS, Talk, gate, opening, wanted, words
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

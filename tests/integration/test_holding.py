@@ -15,8 +15,8 @@ from actors.master import Master
 from edge.leasing import lease
 from edge.outflow import until_left
 from runtime.bus import new_id
-from runtime.config import KeyTable
 from runtime.errors import AskTimeout
+from runtime.tables import KeyTable
 from runtime.testing import Kit, running
 from schemas import subjects
 from schemas.envelope import encode, seal

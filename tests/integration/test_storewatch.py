@@ -11,11 +11,11 @@ import pytest
 from actors.master import Master
 from runtime.alarm import ALARMS
 from runtime.bus import Bus
-from runtime.config import NatsTable
 from runtime.errors import ConfigError, DataMissing, NoRoom
 from runtime.open import open_bus
 from runtime.store.marks import FOR_EVER, Mark, MarkFile, newest, note_mark, read_marks
 from runtime.store.storewatch import StoreWatch
+from runtime.tables import NatsTable
 from runtime.testing import Kit, running
 from schemas.node import StoreTrouble
 from schemas.record import Alarm

@@ -18,11 +18,12 @@ from runtime.errors import Reject
 from runtime.record import encode_state
 from runtime.turn import Effects, Turn
 from schemas.base import Address, Message, tag_of
-from schemas.conversation import BatchState, ConversationEvent, SessionState
+from schemas.conversation import BatchState, ConversationEvent
 from schemas.deployment import Deployment
 from schemas.envelope import Envelope, decode_any, encode, seal
 from schemas.model import Generate, Generated
 from schemas.record import RunFailed, RunRecord
+from schemas.session import SessionState
 
 CLASSES: dict[str, Any] = {"session": Session, "batch": Batch}
 OPTIONS: dict[str, Any] = {"session": SessionOptions(), "batch": None}

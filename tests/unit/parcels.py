@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from edge.uploads import Uploads
 from runtime.bus import new_id
-from runtime.config import FilesTable
+from runtime.tables import FilesTable
 from schemas.model import FileRef
 
 BOUNDARY = "frontier"

@@ -33,6 +33,7 @@ ALLOWED = {
         "runtime.pull",
         "runtime.store.storewatch",
         "runtime.streams",
+        "runtime.tables",
     },
 }
 PRODUCT = tuple(ALLOWED)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import UNUSED, Config, HostTable
+from runtime.config import UNUSED
+from runtime.tables import Config, HostTable
 from runtime.terminal.commands import _names_to_run
 from runtime.terminal.offers import SERVICES, named_services
 

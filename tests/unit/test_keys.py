@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import SCOPES, Config, load
+from runtime.config import load
 from runtime.errors import ConfigError
 from runtime.keys import PUBLIC_DEFAULT, listens_on_loopback_only, resolve_keys
+from runtime.tables import SCOPES, Config
 
 LONG = "a-long-enough-secret"
 KEY = "[[edge.key]]\nid='a'\nsecret_env='A_KEY'\n"

@@ -9,7 +9,8 @@ import msgspec
 from actors.model import Model
 from actors.models.dialects import DIALECTS, Dialect
 from actors.models.options import ModelOptions
-from runtime.config import Config, load
+from runtime.config import load
+from runtime.tables import Config
 from runtime.terminal.manifest import read_manifest
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
