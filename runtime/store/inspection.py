@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from runtime.bus import Bus
 from runtime.errors import FORBIDDEN, DataMissing, Denied, Unknown
 from runtime.loads import list_consumers
 from runtime.store.marks import BUCKET, Kept, Mark, MarkFile, newest, read_marks
-from runtime.streams import described, find_stream, incarnation
+from runtime.streams import described, find_stream, incarnation, read_current
 
 CURE = (
     "Nothing was changed. Restore the store from a backup; or go on with what can still be found"
@@ -26,10 +28,16 @@ MOST_READ = 50_000
 """Sequences up to which every message is read where one is thorough."""
 LOOKS = (0.0, 0.05, 0.2, 0.5)
 """Pauses before each further look at a consumer that seems not to see a message."""
+MORE_LOOKS = (0.75, 1.0, 1.5, 2.0, 2.0, 2.0)
+"""The same in a cluster, where a copy of the stream may have messages it has yet to apply."""
 SURE_AFTER = 1.0
 """Seconds after which a second look must find the same: a cluster may just be starting."""
 
+PROOFS = 2
+"""How often a consumer must not see a message where its node has all of the stream."""
+
 Info = dict[str, Any]
+log = structlog.get_logger()
 
 
 @dataclass
@@ -164,15 +172,20 @@ async def _blind(bus: Bus, found: Found) -> list[str]:
 
     That is how a block shows that cannot be read, where the stream's index still counts it.
     """
-    last, blind = found.last_seq(bus.stream), []
+    last, seeming = found.last_seq(bus.stream), {}
     for one in found.consumers or []:
         if int(one["num_pending"]) or reached(one) >= last:
             continue
         newest_one = await bus.last(str(one["config"].get("filter_subject") or ">"))
         if newest_one is None or newest_one.seq > last or newest_one.seq <= reached(one):
             continue
-        if await _stays_blind(bus, one["name"], newest_one.seq):
-            blind.append(f"{one['name']} (at {reached(one)}, not seeing {newest_one.seq})")
+        seeming[str(one["name"])] = (reached(one), newest_one.seq)
+    sure = await asyncio.gather(*(_stays_blind(bus, name, seeming[name][1]) for name in seeming))
+    blind = [
+        f"{name} (at {at}, not seeing {seq})"
+        for stays, (name, (at, seq)) in zip(sure, seeming.items(), strict=True)
+        if stays
+    ]
     if not blind:
         return []
     return [
@@ -184,14 +197,21 @@ async def _blind(bus: Bus, found: Found) -> list[str]:
 async def _stays_blind(bus: Bus, consumer: str, seq: int) -> bool:
     """Whether a message is not seen either by a consumer that is asked after it was found.
 
-    What came between two questions under load, or since, would be taken for lost.
+    What came between two questions under load, or since, would be taken for lost. So would what
+    the consumer's node does not have yet: where that copy of the stream is behind, not seeing
+    proves nothing, for the stream's leader has the message.
     """
-    for pause in LOOKS:
+    proofs = 0
+    for pause in (*LOOKS, *(MORE_LOOKS if bus.replicas > 1 else ())):
         await asyncio.sleep(pause)
         one = await bus.api(f"CONSUMER.INFO.{bus.stream}.{consumer}")
         if int(one["num_pending"]) or reached(one) >= seq:
             return False
-    return True
+        leader = str((one.get("cluster") or {}).get("leader", ""))
+        proofs += not leader or leader in await read_current(bus)
+    if proofs < PROOFS:
+        log.warning("consumer_behind", consumer=consumer, node=leader, reached=reached(one))
+    return proofs >= PROOFS
 
 
 async def _headless(bus: Bus, found: Found) -> list[str]:
