@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 INCARNATION = "created"
 _IN_USE = 10058
+_NO_STORE = "error creating store for stream"
+"""What the server says whatever it was; its code (10049) is that of any stream it cannot create."""
+_PAUSES = (0.05, 0.2, 0.5)
 _LOOKS = 100
 _LOOK_EVERY = 0.1
 
@@ -74,9 +77,7 @@ async def create_stream(bus: Bus, wanted: dict[str, Any], created: str) -> dict[
     """
     name = str(wanted["name"])
     try:
-        info = await bus.api(
-            f"STREAM.CREATE.{name}", {**wanted, "metadata": {INCARNATION: created}}
-        )
+        info = await _create(bus, {**wanted, "metadata": {INCARNATION: created}})
     except Denied as denied:
         if denied.code == _IN_USE:
             return await _other_ones(bus, name)
@@ -85,6 +86,28 @@ async def create_stream(bus: Bus, wanted: dict[str, Any], created: str) -> dict[
         raise Unavailable(f"stream {name} is missing; a host creates it, we may not") from None
     log.info("stream_created", stream=name)
     return info
+
+
+async def _create(bus: Bus, config: dict[str, Any]) -> dict[str, Any]:
+    """Create a stream, if need be while the server still clears away what was there before.
+
+    It removes the folder of all streams behind the last one, perhaps under the next one.
+    """
+    name, pauses = config["name"], list(_PAUSES)
+    while True:
+        try:
+            return await bus.api(f"STREAM.CREATE.{name}", config)
+        except Denied as denied:
+            if _NO_STORE not in str(denied):
+                raise
+            if not pauses:
+                raise Denied(
+                    denied.code,
+                    f"stream {name} cannot be created, for nats-server cannot make its store:"
+                    " its log says why (a full disk, a folder that it may not write, other files"
+                    " in the stream's place); mend that and start again",
+                ) from None
+        await asyncio.sleep(pauses.pop(0))
 
 
 async def _other_ones(bus: Bus, name: str) -> dict[str, Any]:

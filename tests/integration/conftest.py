@@ -14,9 +14,11 @@ from runtime.bus import Bus
 from runtime.connection import Connection
 from runtime.store.server import EmbeddedServer
 from runtime.streams import ensure_streams
+from tests.integration.waiting import until
 from tests.proxy import Proxy
 
 Connect = Callable[[str], Awaitable[Bus]]
+KEPT = ".kept"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -26,8 +28,15 @@ async def shared_server(
     """One server for all tests that do it no harm."""
     server = EmbeddedServer(tmp_path_factory.mktemp("nats"), binary=Path(nats_server_binary))
     await server.start()
+    # It removes this folder behind the last stream, if it is empty, perhaps under the next one.
+    (streams_of(server) / KEPT).mkdir(parents=True, exist_ok=True)
     yield server
     await server.stop()
+
+
+def streams_of(server: EmbeddedServer) -> Path:
+    """Where a server keeps its streams: a folder each, which is hidden while it is removed."""
+    return server.data / "jetstream" / "jetstream" / "$G" / "streams"
 
 
 def port_to_come_back_to() -> int:
@@ -71,6 +80,8 @@ async def bus(shared_server: EmbeddedServer, connect: Connect) -> Bus:
     bus = await connect(shared_server.url)
     for name in (await bus.api("STREAM.NAMES"))["streams"] or []:
         await bus.api(f"STREAM.DELETE.{name}")
+    # One that is removed again before it is gone comes back with all its messages.
+    await until(lambda: [one.name for one in streams_of(shared_server).iterdir()] == [KEPT])
     await ensure_streams(bus)
     return bus
 

@@ -1,6 +1,7 @@
 """The streams are created once, found again, and refused where they are not as described."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from runtime.bus import Bus
 from runtime.errors import Denied, StreamMismatch
 from runtime.store.server import EmbeddedServer
 from runtime.streams import described, ensure_streams
-from tests.integration.conftest import Connect
+from tests.integration.conftest import Connect, streams_of
 
 NAMES = ["BUS", "KV_config", "KV_identities", "KV_limits", "KV_nodes", "OBJ_files"]
 
@@ -93,3 +94,34 @@ async def test_more_replicas_than_there_are_servers_is_the_servers_own_refusal(b
     await bus.api("STREAM.DELETE.BUS")
     with pytest.raises(Denied, match="replicas"):
         await ensure_streams(bus, replicas=3)
+
+
+class Obstructed(Bus):
+    """Whenever it has a stream created, there is a file in the place of all streams."""
+
+    place: Path
+
+    def obstruct(self) -> None:
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        self.place.touch()
+
+    async def api(self, name: str, request: Any = None, *, timeout: float = 5) -> dict[str, Any]:
+        if name.startswith("STREAM.CREATE"):
+            self.obstruct()
+        return await super().api(name, request, timeout=timeout)
+
+
+async def test_a_store_that_cannot_be_made_is_told_of_unless_it_can_a_moment_later(
+    own_server: EmbeddedServer, connect: Connect
+) -> None:
+    bus = await connect(own_server.url)
+    obstructed = Obstructed(bus.link)
+    obstructed.place = streams_of(own_server)
+    with pytest.raises(Denied, match=r"stream BUS cannot be created.* its log says") as refused:
+        await ensure_streams(obstructed)
+    # The server refuses this once, and takes away what is in the way.
+    obstructed.obstruct()
+    await ensure_streams(bus)
+
+    assert refused.value.code == 10049
+    assert await names(bus) == NAMES
