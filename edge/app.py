@@ -18,6 +18,7 @@ from edge.completions import Completions
 from edge.conversations import Conversing
 from edge.docs import documentation
 from edge.downloads import Downloads
+from edge.gestures import Gestures
 from edge.health import HealthCheck, own_version
 from edge.journal import Journal
 from edge.models import Listing
@@ -88,7 +89,8 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     chat = Chat(completions.dialect(), *batches.dialects())
     asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
-    surfaces = (*relay, *asking, *seeing)
+    desk = (Gestures(shared, remembered),)
+    surfaces = (*relay, *asking, *seeing, *desk)
     table = [operation for surface in surfaces for operation in surface.operations()]
     return [*table, *HealthCheck(shared, doorkeeper).operations()]
 

@@ -28,6 +28,8 @@ CHAT_READ = "chat:read"
 CHAT_ALL = "chat:all"
 NODES_READ = "nodes:read"
 NODES_WRITE = "nodes:write"
+DESK_READ = "desk:read"
+DESK_ACT = "desk:act"
 READS = frozenset({READ, CHAT_READ})
 LOCAL_READS = READS | {CHAT_ALL, NODES_READ}
 
@@ -49,13 +51,17 @@ _DEFAULT = hashlib.sha256(PUBLIC_DEFAULT.encode()).digest()
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is asking. Without `children` it may act as any child, else only as those."""
+    """Who is asking. Without `children` it may act as any child, else only as those.
+
+    Only an `agent` has a `name` that others may be told.
+    """
 
     id: str
-    kind: Literal["key", "anonymous"] = "key"
+    kind: Literal["key", "anonymous", "agent"] = "key"
     scopes: frozenset[str] = frozenset()
     tier: str = "user"
     children: frozenset[str] = frozenset()
+    name: str = ""
 
     @property
     def known(self) -> bool:

@@ -17,7 +17,8 @@ from edge.batch_shapes import (
     Snapshot,
 )
 from edge.batches import abort, read_reason
-from edge.feeds import TopicFeed, join_feed
+from edge.company import WithPresence, accompany
+from edge.feeds import join_feed
 from edge.newest import read_newest
 from edge.operation import Endpoint, Operation, Parameter
 from edge.parameters import read_cursor, read_int
@@ -59,7 +60,8 @@ FOLLOWED = (
     "running models have said so far; then comes what is said from then on. A `reset` comes too "
     "where the log no longer reaches back to the cursor. Pieces of an answer (`run.delta`) are "
     "numbered from 1 in each attempt of a run; `run.superseded` and `task.moved` mean that what "
-    "was said before is to be discarded."
+    "was said before is to be discarded. Beside that, without ids and never again, come `presence` "
+    "(who looks on) and `typing`."
 )
 
 
@@ -141,10 +143,13 @@ class Conversing:
         id, after = str(request.path_params["conversation_id"]), read_cursor(request)
         principal = principal_of(request)
 
-        async def open_source() -> TopicFeed:
+        async def open_source() -> WithPresence:
             await self._remembered.conversation(principal, id)
-            topic, hub = conversation_topic(id), self._shared.hub
-            return await join_feed(hub, topic, after, lambda: self._standing.snapshot(request, id))
+            topic, shared = conversation_topic(id), self._shared
+            feed = await join_feed(
+                shared.hub, topic, after, lambda: self._standing.snapshot(request, id)
+            )
+            return accompany(feed, shared.presence, id, principal)
 
         owner = stream_owner(request)
         return EventStream(self._shared.streams, owner, open_source, most=PER_KEY)

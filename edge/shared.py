@@ -7,6 +7,7 @@ from typing import Any
 
 from edge.following import Hub
 from edge.jobs import Jobs
+from edge.presence import Presence
 from edge.sse import Streams
 from runtime.bus import Bus
 from runtime.deployments import BUCKET, read_deployments
@@ -75,6 +76,7 @@ class Shared:
         self.streams = streams or Streams()
         self.completions = Streams()
         """Answers of models that are waited for: counted apart from feeds, which others follow."""
+        self.presence = Presence(bus)
         self.deployed = Deployed(bus)
         self.store = StoreWatch(bus)
         self.started = time.monotonic()
@@ -120,5 +122,6 @@ class Shared:
             _, late = await asyncio.wait(self._later, timeout=CLOSE_WITHIN)
             for task in late:
                 task.cancel()
+        self.presence.close()
         self.hub.close()
         self.deployed.close()

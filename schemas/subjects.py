@@ -8,6 +8,7 @@ run.<id>                       one job's execution
 timer.<actor>.<key>.<name>     a message to its own address, later; a name is used once
 dead.<actor>.<key>             what nobody could handle
 dead.SETTLED.<sequence>        that a dead letter was replayed or discarded; no actor is called so
+seen.<kind>.<id>               who is there and who is typing; not of the stream, never stored
 """
 
 import re
@@ -73,6 +74,16 @@ def event(topic: Topic) -> str:
 def live(topic: Topic) -> str:
     """Where the broker repeats a topic's facts once they are stored."""
     return f"live.{event(topic)}"
+
+
+def seen(topic: Topic) -> str:
+    """Where it is said who is there and who is typing; nothing of it is stored."""
+    return f"seen.{token(topic.kind)}.{token(topic.id)}"
+
+
+def all_seen(kind: str) -> str:
+    """The filter for the same of all topics of a kind."""
+    return f"seen.{token(kind)}.*"
 
 
 def run(run_id: str) -> str:
