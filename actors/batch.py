@@ -22,6 +22,7 @@ from actors.policy import (
 )
 from runtime.actor import Actor, handler
 from runtime.turn import EVENT_TTL, Turn
+from schemas.assist import ThreadFound
 from schemas.base import Address, Message
 from schemas.conversation import (
     FINAL,
@@ -68,6 +69,8 @@ class Batch(Actor):
         if task is None:
             return
         note(task, message)
+        if message.thread:
+            self._tell_thread(task, message, ctx)
         if message.outcome == "answered":
             self._finish(name, task, ctx)
             self._settle(ctx, [task.run])
@@ -247,6 +250,16 @@ class Batch(Actor):
     def _emit(self, event: Message, ctx: Turn) -> None:
         keep = timedelta(seconds=self.state.keep) or EVENT_TTL
         ctx.emit(conversation_topic(self.state.conversation), event, ttl=keep)
+
+    def _tell_thread(self, task: TaskState, message: Generated, ctx: Turn) -> None:
+        """The session is to know where an answer was kept, before anybody is told of that."""
+        found = ThreadFound(
+            thread=message.thread,
+            actor=task.actor,
+            upstream=message.upstream,
+            left=message.left,
+        )
+        self._tell(found, ctx)
 
     def _tell(self, message: Message, ctx: Turn) -> None:
         """Tell the session, unless its type is not deployed any more."""

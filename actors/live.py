@@ -70,6 +70,7 @@ class Live:
     def start(self, wanted: RunWanted) -> str:
         """Start a run and know of it until it is over."""
         ctx = self._ctx
+        thread, thread_at = self._thread(wanted)
         job = Generate(
             task=wanted.task,
             batch=wanted.batch,
@@ -81,6 +82,8 @@ class Live:
             candidates=wanted.candidates,
             remember=wanted.remember,
             keep=self._options.kept.total_seconds(),
+            thread=thread,
+            thread_at=thread_at,
         )
         run = ctx.start(
             Address(wanted.actor, ctx.key),
@@ -134,6 +137,16 @@ class Live:
         """Tell a batch; one of a type that is gone has nobody left who waits for it."""
         if self._ctx.deployed(self._options.batches, "keyed"):
             self._ctx.tell(Address(self._options.batches, batch), message)
+
+    def _thread(self, wanted: RunWanted) -> tuple[str, str]:
+        """Where a run goes on, and at which upstream: in the conversation's thread, if that is
+        its actor's. One that is told all again, or leaves nothing behind, has no part in it."""
+        state = self._state
+        told_all = wanted.context is None and len(state.marks) > 1
+        theirs = wanted.actor == state.keeper.actor and not wanted.slot and not wanted.candidates
+        if not theirs or not wanted.remember or told_all:
+            return "", ""
+        return state.thread, state.keeper.upstream
 
     def _note(self, run: str, wanted: RunWanted) -> None:
         self._state.live[run] = LiveRun(

@@ -6,6 +6,7 @@ Which upstream is asked: actors/models/asking.py. What it is given: prompts.py a
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 from typing import Any
@@ -24,10 +25,12 @@ from actors.models.pools import Pools
 from actors.models.providers import make_adapter
 from actors.models.refusals import Refusals
 from actors.models.report import Report
+from actors.models.threads import KeepsThreads, make_thread
 from actors.models.watch import Watch, build_fleet
 from runtime.actor import Worker, handler
 from runtime.errors import Retry
 from runtime.work import Work
+from schemas.assist import MakeThread, ThreadMade
 from schemas.deployment import Deployment
 from schemas.model import Generate, Generated
 from schemas.record import Delta
@@ -105,6 +108,14 @@ class Model(Worker):
             yield report.end(answer, self._refusals)
         self._shunned.pop(ctx.run, None)
 
+    @handler
+    async def make_thread(self, job: MakeThread, ctx: Work) -> ThreadMade:
+        """Have the provider open a thread; one that keeps none calls it as we do."""
+        if not isinstance(self._adapter, KeepsThreads):
+            return ThreadMade(thread=job.conversation)
+        call = self._call(job.conversation, ctx)
+        return await make_thread(self._fleet, self._adapter, call, rounds=self.options.tries)
+
     async def _prepare(self, job: Generate, ctx: Work) -> Call:
         """The question as it goes to whichever upstream: context, prompt, settings."""
         options = self.options
@@ -115,18 +126,22 @@ class Model(Worker):
             messages.append(prompts.put_to_judge(await read_candidates(job, ctx)))
         thread = prompts.go_on(before.thread, messages)
         messages = prompts.put_before(before.messages, messages)
+        settings = prompts.settle(options.settings, prompt.settings, options.limits)
+        call = self._call(job.conversation, ctx)
+        return replace(call, messages=tuple(messages), settings=settings, thread=thread)
+
+    def _call(self, conversation: str, ctx: Work) -> Call:
+        """What all questions about a conversation have in common."""
         return Call(
             client=self._client,
             upstream=Upstream(url=""),
-            model=options.model,
-            messages=tuple(messages),
+            model=self.options.model,
+            messages=(),
             load=partial(prompts.load_file, files=ctx.files),
-            settings=prompts.settle(options.settings, prompt.settings, options.limits),
-            conversation=job.conversation,
+            conversation=conversation,
             timeouts=self._terms.timeouts,
-            extra=options.extra,
-            dialect=options.dialect,
-            thread=thread,
+            extra=self.options.extra,
+            dialect=self.options.dialect,
         )
 
     def _retry(self, asking: Asking, fault: UpstreamFault, ctx: Work) -> None:

@@ -14,6 +14,7 @@ from schemas.conversation import (
     OpenBatch,
     Policy,
     Wanted,
+    is_open_to,
 )
 from schemas.envelope import encode
 from schemas.model import MOST_INLINE, Generate, Prompt, Text, Utterance
@@ -82,6 +83,18 @@ def _check_size(what: str, value: Prompt | Utterance) -> None:
         )
 
 
+def check_owner(owner: str, ctx: Turn) -> None:
+    """Raises Reject 404: somebody else's conversation is answered as one that does not exist."""
+    if not is_open_to(owner, ctx.envelope.principal):
+        raise unknown(ctx)
+
+
+def unknown(ctx: Turn) -> Reject:
+    """404 `conversation_not_found`."""
+    detail = f"there is no conversation {clip(ctx.key, 80)!r}"
+    return Reject("conversation_not_found", detail, status=404)
+
+
 def check_room(live: int, message: OpenBatch) -> None:
     """Raises Reject 429 `too_many_runs`; `live` are going already."""
     if live + len(message.tasks) > MOST_LIVE:
@@ -95,7 +108,7 @@ def choose_actors(message: OpenBatch, ctx: Turn) -> tuple[Wanted, ...]:
     Raises Reject 404 `model_not_found` for a task, or a judge, of which none is.
     """
     if message.policy.kind == "judge" and not serves(message.policy.judge, ctx):
-        raise _no_model("the judge", message.policy.judge)
+        raise no_model("the judge", message.policy.judge)
     return tuple(_choose(wanted, ctx) for wanted in message.tasks)
 
 
@@ -107,11 +120,12 @@ def serves(actor: str, ctx: Turn) -> bool:
 def _choose(wanted: Wanted, ctx: Turn) -> Wanted:
     actors = tuple(actor for actor in wanted.actors if serves(actor, ctx))
     if not actors:
-        raise _no_model(f"model {clip(wanted.model, 80)!r}", " or ".join(wanted.actors))
+        raise no_model(f"model {clip(wanted.model, 80)!r}", " or ".join(wanted.actors))
     return msgspec.structs.replace(wanted, actors=actors)
 
 
-def _no_model(what: str, actors: str) -> Reject:
+def no_model(what: str, actors: str) -> Reject:
+    """404 `model_not_found`: none of these is deployed."""
     detail = f"{what}: no model is deployed as {clip(actors, 200)!r}; deploy it, or name another"
     return Reject("model_not_found", detail, status=404)
 

@@ -4,14 +4,20 @@ Every run of a conversation is started here, so that all of them can be stopped 
 """
 
 from datetime import datetime, timedelta
-from typing import ClassVar
 
-import msgspec
-
+from actors.assisting import Assisting
 from actors.limits import clip
-from actors.live import GRACE, MOST_MARKS, OVERDUE, Live, SessionOptions
-from actors.opening import check_opening, check_room, choose_actors, serves, title_of
-from runtime.actor import Actor, handler
+from actors.live import GRACE, MOST_MARKS, OVERDUE, Live
+from actors.opening import (
+    check_opening,
+    check_owner,
+    check_room,
+    choose_actors,
+    serves,
+    title_of,
+    unknown,
+)
+from runtime.actor import handler
 from runtime.config import duration
 from runtime.errors import Reject, TurnError
 from runtime.turn import Turn
@@ -31,27 +37,21 @@ from schemas.conversation import (
     SweepDue,
     TaskMoved,
     Wanted,
-    is_open_to,
 )
 from schemas.model import Context, Utterance, history_topic
-from schemas.session import SessionState
 
 
-class Session(Actor):
+class Session(Assisting):
     """A conversation by its id."""
-
-    Options: ClassVar[type[msgspec.Struct] | None] = SessionOptions
-
-    state: SessionState
-    options: SessionOptions
 
     # -- beginning -------------------------------------------------------------------------
 
     @handler
     def open_batch(self, message: OpenBatch, ctx: Turn) -> BatchOpened:
         """Start a run for each task and a batch that gathers them, or nothing at all."""
-        self._check_owner(ctx)
+        check_owner(self.state.owner, ctx)
         check_opening(message, longest=duration(self.options.longest))
+        self._check_thread(message.thread, ctx)
         check_room(len(self.state.live), message)
         self._check_batches(ctx)
         wanted = choose_actors(message, ctx)
@@ -86,7 +86,8 @@ class Session(Actor):
             keep=self.options.kept.total_seconds(),
         )
         ctx.tell(Address(self.options.batches, batch), start)
-        return BatchOpened(batch=batch, conversation=ctx.key, tasks=tasks)
+        thread = self.state.thread
+        return BatchOpened(batch=batch, conversation=ctx.key, tasks=tasks, thread=thread)
 
     def _note(self, message: OpenBatch, batch: str, ctx: Turn) -> None:
         """Remember that, when and by whom something was asked, and what was said with it."""
@@ -119,11 +120,6 @@ class Session(Actor):
             turns=self.options.turns,
             tokens=self.options.tokens,
         )
-
-    def _check_owner(self, ctx: Turn) -> None:
-        """Somebody else's conversation is answered as one that does not exist."""
-        if not is_open_to(self.state.owner, ctx.envelope.principal):
-            raise _unknown(ctx)
 
     def _check_batches(self, ctx: Turn) -> None:
         if not ctx.deployed(self.options.batches, "keyed"):
@@ -179,9 +175,9 @@ class Session(Actor):
     @handler
     def abort(self, message: Abort, ctx: Turn) -> Aborted:
         """Stop what is named and is going; nothing of it is heard after this turn."""
-        self._check_owner(ctx)
+        check_owner(self.state.owner, ctx)
         if self.state.created is None:
-            raise _unknown(ctx)
+            raise unknown(ctx)
         live = Live(self.state, self.options, ctx)
         runs = live.meant(message)
         live.stop(runs, clip(message.reason) or "aborted")
@@ -224,8 +220,3 @@ def _moved(message: RunWanted, run: str) -> TaskMoved:
         model=message.actor,
         reason=message.reason,
     )
-
-
-def _unknown(ctx: Turn) -> Reject:
-    detail = f"there is no conversation {clip(ctx.key, 80)!r}"
-    return Reject("conversation_not_found", detail, status=404)

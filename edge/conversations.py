@@ -27,6 +27,7 @@ from edge.shared import Shared
 from edge.sse import PER_KEY, EventStream
 from edge.standing import MOST_BYTES, Standing
 from schemas import subjects
+from schemas.assist import ThreadFailed, ThreadOpened
 from schemas.base import Address
 from schemas.conversation import SESSION, Abort, ConversationEvent
 from schemas.envelope import Envelope
@@ -66,7 +67,9 @@ FOLLOWED = (
 
 
 class ConversationFact(
-    Envelope[ConversationEvent | RunStarted | RunSuperseded | Delta], frozen=True, kw_only=True
+    Envelope[ConversationEvent | RunStarted | RunSuperseded | Delta | ThreadOpened | ThreadFailed],
+    frozen=True,
+    kw_only=True,
 ):
     """One event of a conversation; a `reset` has a `reason` and a `snapshot` instead."""
 

@@ -35,6 +35,7 @@ class ThreadMade(Message, tag="model.thread_made"):
     """What became of a `MakeThread`: the provider's id, or nothing and why."""
 
     thread: str = ""
+    upstream: str = ""
     code: str = ""
     status: int = 0
     reason: str = ""
@@ -46,8 +47,21 @@ class MakeThread(Job[ThreadMade], tag="model.make_thread"):
     conversation: str
 
 
+class ThreadFound(Message, tag="session.thread_found"):
+    """An answer was kept in another thread than its job named: one that `actor` had to open at
+    its `upstream`, because there was none, or because the one that is `left` was gone."""
+
+    thread: str
+    actor: str
+    upstream: str = ""
+    left: str = ""
+
+
 class ThreadOpened(Message, tag="session.thread_opened"):
-    """Told on conversation/<c>: it has a thread from now on."""
+    """Told on conversation/<c>: it has this thread from now on.
+
+    `run` is the one that opened it; none if it was opened for the sake of an answer.
+    """
 
     thread: str
     run: str = ""

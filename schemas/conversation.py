@@ -91,7 +91,7 @@ class BatchOpened(Message, tag="session.batch_opened"):
 
     Where what was said called a person, it is stored, and there is no batch: `mode` says how
     things stand then, `escalation` why, `notice` what the customer is told. `queued` is how many
-    batches go before this one, whose tasks have no runs yet.
+    batches go before this one, whose tasks have no runs yet. `thread` is the conversation's.
     """
 
     batch: str
@@ -101,6 +101,7 @@ class BatchOpened(Message, tag="session.batch_opened"):
     escalation: Escalation | None = None
     notice: str = ""
     queued: int = 0
+    thread: str = ""
 
 
 class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
@@ -115,8 +116,7 @@ class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
     `thread` is the provider's id that the client knows the conversation by, if it sends one.
     Refused: 404 `model_not_found` (no actor of a task is deployed) and `conversation_not_found`
     (it is somebody else's), 413 `prompt_too_large`, 422 `invalid_batch`, 429 `too_many_runs`,
-    503 `batches_not_deployed`, 409 `MANUAL_IN_PROGRESS`, 429 `queue_full`, 400 `unknown_thread`
-    (it was not opened for this conversation).
+    503 `batches_not_deployed`, 409 `MANUAL_IN_PROGRESS`, 429 `queue_full`, 400 `unknown_thread`.
     """
 
     tasks: tuple[Wanted, ...]

@@ -126,7 +126,8 @@ class Generated(Message, tag="model.generated"):
     that no further attempt at this model would mend. `code`, `status` (the HTTP status that
     its client should get) and `reason` say why, `retry_after` in how many seconds it may be
     worth another try; `excerpt` is how the answer begins, at most 500 characters, or the number
-    that a judge named.
+    that a judge named. `thread` is where the provider keeps the conversation now, if it is not
+    the thread that the job named, which was `left`.
     """
 
     task: str
@@ -141,6 +142,8 @@ class Generated(Message, tag="model.generated"):
     reason: str = ""
     retry_after: float = 0
     excerpt: str = ""
+    thread: str = ""
+    left: str = ""
 
 
 class Generate(Job[Generated], tag="model.generate"):
@@ -151,6 +154,8 @@ class Generate(Job[Generated], tag="model.generate"):
     judged: the worker puts them behind the prompt, numbered from 1, and the answer is a number.
     `remember` says whether the answer becomes part of the conversation's history for later
     turns; it is kept as an event of it in any case, for `keep` seconds (0: as all events).
+    `thread` is where the provider keeps the conversation, at the upstream `thread_at`. What is
+    said `aside` is for an agent: it is told on internal/<c> alone, and kept nowhere else.
     """
 
     task: str
@@ -164,6 +169,7 @@ class Generate(Job[Generated], tag="model.generate"):
     remember: bool = True
     keep: float = 0
     thread: str = ""
+    thread_at: str = ""
     aside: bool = False
 
 

@@ -20,6 +20,21 @@ class LiveRun(msgspec.Struct, kw_only=True, omit_defaults=True):
     until: datetime | None = None
 
 
+class Keeper(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Who keeps a conversation's thread: the `actor` that had it opened, at which `upstream`.
+
+    `former` are threads that it was kept in before and is no more; its clients may know it by
+    them. A thread that is being opened is waited for `until`; `anew` is one that the old one is
+    left behind for.
+    """
+
+    actor: str = ""
+    upstream: str = ""
+    former: list[str] = []
+    until: datetime | None = None
+    anew: bool = False
+
+
 class Queued(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A batch that waits until the runs before it are over; its batch gathers already."""
 
@@ -54,6 +69,7 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     hold: Hold = msgspec.field(default_factory=Hold)
     thread: str = ""
     opening: str = ""
+    keeper: Keeper = msgspec.field(default_factory=Keeper)
     arriving: Arriving | None = None
     queued: list[Queued] = []
     unanswered: list[Utterance] = []

@@ -3,13 +3,14 @@
 Any worker can do so, for nothing of it is kept anywhere else.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
+from actors.models.events import Thread
 from actors.models.options import ContextOptions
+from actors.models.turns import Entries, Turn, as_said, chain, make_turns
 from runtime.objects import FileStore
 from runtime.work import Work
 from schemas.base import tag_of
@@ -24,6 +25,7 @@ from schemas.model import (
     Utterance,
     history_topic,
 )
+from schemas.ownership import ManualMessage
 
 BYTES_A_TOKEN = 3
 """An estimate for all models alike: a little much for English, about right for Chinese."""
@@ -31,34 +33,18 @@ TOKENS_A_MESSAGE = 4
 TOKENS_A_FILE = 1000
 NO_LIMIT = 10**9
 SPARE = 50
-"""Turns that may fail between those that count, before older ones are given up."""
+"""What may have failed between the turns that count, before older ones are given up."""
 
-Told = TypeVar("Told", MessageSaid, MessageAnswered)
-
-
-@dataclass
-class _Turn:
-    """What was said, and of all answers to it only the first and the asking actor's own: there
-    may be many, and each may be long."""
-
-    said: Utterance | None = None
-    first: MessageAnswered | None = None
-    own: dict[int, MessageAnswered] = field(default_factory=dict)
-    """By the slots of their tasks."""
-
-    @property
-    def answer(self) -> MessageAnswered | None:
-        """The actor's own answer, else the first."""
-        return next(iter(self.own.values()), self.first)
+Told = TypeVar("Told", MessageSaid, MessageAnswered, ManualMessage)
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """What was said before, oldest first. `thread` is the answer after which the provider that
-    gave it has a record of its own to go on with, if it has, and knows all that was said."""
+    """What was said before, oldest first. `thread` is where the provider keeps it itself, if it
+    does: its news are those of the messages, the last ones, that are not known there."""
 
     messages: list[Utterance] = field(default_factory=list)
-    thread: MessageAnswered | None = None
+    thread: Thread | None = None
 
 
 async def recall(job: Generate, ctx: Work, options: ContextOptions) -> Recalled:
@@ -69,22 +55,23 @@ async def recall(job: Generate, ctx: Work, options: ContextOptions) -> Recalled:
     """
     wanted = job.context
     if wanted is None or not options.turns:
-        return Recalled()
+        return Recalled(thread=_named(job, [], []))
     most = min(wanted.turns or options.turns, options.turns)
     tokens = min(one for one in (wanted.tokens, options.tokens, NO_LIMIT) if one)
-    turns: OrderedDict[str, _Turn] = OrderedDict()
+    entries = Entries(most + SPARE)
     # What was said since the request is no part of it, though the job may be a later one.
     until = wanted.until or ctx.sequence
     read = ctx.read(history_topic(job.conversation), wanted.after, until)
     async for _, envelope in read:
-        _note(turns, envelope, job.batch, ctx)
-        while len(turns) > most + SPARE:
-            turns.popitem(last=False)
-    chosen = _choose(turns, most, tokens)
-    messages = _chain(chosen, job.prompt.messages)
+        _note(entries, envelope, job.batch, ctx)
+    turns = _choose(make_turns(entries.all(), unanswered=job.aside), most, tokens)
+    chained = chain(turns, job.prompt.messages)
+    thread = _named(job, turns, chained)
+    if thread is None and not job.aside and ctx.attempt == 1:
+        # What an attempt that failed has told the provider, nobody knows.
+        thread = _going_on(entries.last_own(job.slot))
+    messages = [one for turn in chained for one in turn]
     there = [await _with_files_that_are_there(one, ctx.files) for one in messages]
-    # What an attempt that failed has told the provider, nobody knows.
-    thread = _thread(turns, job.slot) if ctx.attempt == 1 else None
     return Recalled(there, thread)
 
 
@@ -111,18 +98,15 @@ def estimate(message: Utterance) -> int:
     return total
 
 
-def _note(
-    turns: OrderedDict[str, _Turn], envelope: Envelope[msgspec.Raw], own_batch: str, ctx: Work
-) -> None:
+def _note(entries: Entries, envelope: Envelope[msgspec.Raw], own_batch: str, ctx: Work) -> None:
     if said := _read(envelope, MessageSaid, ctx):
         if said.batch != own_batch:
-            turns.setdefault(said.batch, _Turn()).said = said.message
+            entries.add_said(envelope.id, said)
     elif answer := _read(envelope, MessageAnswered, ctx):
-        turn = turns.get(answer.batch)
-        if turn is not None and answer.remembered and answer.outcome == "answered":
-            turn.first = turn.first or answer
-            if envelope.source.partition("/")[0] == ctx.address.actor:
-                turn.own.setdefault(answer.slot, answer)
+        own = envelope.source.partition("/")[0] == ctx.address.actor
+        entries.add_answer(answer, own=own)
+    elif manual := _read(envelope, ManualMessage, ctx):
+        entries.add_manual(manual)
 
 
 def _read(envelope: Envelope[msgspec.Raw], kind: type[Told], ctx: Work) -> Told | None:
@@ -137,52 +121,35 @@ def _read(envelope: Envelope[msgspec.Raw], kind: type[Told], ctx: Work) -> Told 
         return None
 
 
-def _choose(
-    turns: OrderedDict[str, _Turn], most: int, tokens: int
-) -> list[tuple[Utterance, MessageAnswered]]:
-    """The last turns that were answered, as many as are wanted and as fit."""
-    chosen: list[tuple[Utterance, MessageAnswered]] = []
-    for turn in reversed(turns.values()):
-        answer = turn.answer
-        if turn.said is None or answer is None:
-            continue
-        tokens -= estimate(turn.said) + estimate(_as_said(answer))
+def _choose(turns: list[Turn], most: int, tokens: int) -> list[Turn]:
+    """The last turns, as many as are wanted and as fit."""
+    chosen: list[Turn] = []
+    for turn in reversed(turns):
+        tokens -= sum(estimate(one) for one in turn.messages)
+        tokens -= estimate(as_said(turn.answer)) if turn.answer else 0
         if tokens < 0 or len(chosen) == most:
             break
-        chosen.append((turn.said, answer))
+        chosen.append(turn)
     return chosen[::-1]
 
 
-def _thread(turns: OrderedDict[str, _Turn], slot: int) -> MessageAnswered | None:
-    """The actor's own answer to the very last turn, if its provider keeps the conversation."""
-    answer = next(reversed(turns.values()), _Turn()).own.get(slot)
-    return answer if answer is not None and answer.thread else None
+def _named(job: Generate, turns: list[Turn], chained: list[list[Utterance]]) -> Thread | None:
+    """The thread that a job is told to go on in: whatever came after the last turn that is known
+    there is news, all of it if there is none."""
+    if not job.thread:
+        return None
+    known = [n for n, turn in enumerate(turns) if job.thread in turn.threads]
+    if not known:
+        return Thread(job.thread, job.thread_at, news=None)
+    news = sum(len(messages) for messages in chained[known[-1] + 1 :])
+    return Thread(job.thread, job.thread_at, news=news)
 
 
-def _chain(
-    turns: list[tuple[Utterance, MessageAnswered]], then: tuple[Utterance, ...]
-) -> list[Utterance]:
-    """Turns as messages. Tool calls are left out unless what follows answers them, as providers
-    demand; so is what answers a call that is not there."""
-    messages: list[Utterance] = []
-    following = [said for said, _ in turns[1:]] + list(then[:1])
-    for n, (said, answer) in enumerate(turns):
-        if said.role == "tool" and not (messages and messages[-1].calls):
-            continue
-        answered = n < len(following) and following[n].role == "tool"
-        message = _as_said(answer, calls=answered)
-        if message.content or message.calls:
-            messages += [said, message]
-    return messages
-
-
-def _as_said(answer: MessageAnswered, *, calls: bool = True) -> Utterance:
-    return Utterance(
-        role="assistant",
-        content=(Text(answer.text),) if answer.text else (),
-        calls=answer.calls if calls else (),
-        reasoning=answer.reasoning if calls and answer.calls else "",
-    )
+def _going_on(answer: MessageAnswered | None) -> Thread | None:
+    """Where the provider keeps the conversation that it has answered last, if it does."""
+    if answer is None or not answer.thread:
+        return None
+    return Thread(answer.thread, answer.upstream, news=0)
 
 
 async def _with_files_that_are_there(message: Utterance, files: FileStore) -> Utterance:

@@ -40,7 +40,9 @@ class Coze:
         begun anew once; both before the first piece.
         """
         access = _read_access(call)
-        thread = call.thread if call.thread and call.thread.upstream == call.upstream.name else None
+        thread = call.thread
+        if thread is not None and thread.upstream not in ("", call.upstream.name):
+            thread = None
         mended: set[int] = set()
         while True:
             began = False
@@ -61,6 +63,18 @@ class Coze:
             if GONE in mended:
                 thread = None
 
+    async def open(self, call: Call) -> str:
+        """Have a conversation made: Coze's id for it. A token that is refused is renewed once."""
+        access = _read_access(call)
+        token = await self.tokens.get(call, access)
+        try:
+            return await open_conversation(call, token)
+        except UpstreamFault as fault:
+            if fault.status != OUT or not access.client:
+                raise
+        self.tokens.forget(call, access, token)
+        return await open_conversation(call, await self.tokens.get(call, access))
+
     async def close(self) -> None:
         """Leave no request behind."""
         await self.tokens.close()
@@ -69,7 +83,7 @@ class Coze:
         self, call: Call, token: str, thread: Thread | None
     ) -> AsyncGenerator[ProviderEvent]:
         conversation = thread.id if thread else await open_conversation(call, token)
-        news = thread.news if thread else 0
+        news = thread.news if thread else None
         body = await build(call, conversation, news, partial(upload, call, token))
         headers = {
             "Content-Type": "application/json",

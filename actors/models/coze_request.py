@@ -17,12 +17,12 @@ RULES = ("system", "developer")
 Upload = Callable[[Blob], Awaitable[str]]
 
 
-async def build(call: Call, conversation: str, news: int, upload: Upload) -> bytes:
-    """The request's body, with the last `news` messages (0: all); raises UpstreamFault.
+async def build(call: Call, conversation: str, news: int | None, upload: Upload) -> bytes:
+    """The request's body, with the last `news` messages (None: all); raises UpstreamFault.
 
     `extra` says app_id or bot_id, and whatever else a deployment adds.
     """
-    said = call.messages[-news:] if news else call.messages
+    said = call.messages if news is None else call.messages[-news:]
     body: dict[str, Any] = {
         "workflow_id": call.model,
         "conversation_id": conversation,

@@ -95,12 +95,13 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Thread:
-    """A conversation that a provider keeps itself: its own name for it, at which upstream, and
-    how many of a call's messages, the last ones, it has not seen."""
+    """A conversation that a provider keeps itself: its own name for it, at which upstream (at
+    any, if that is empty), and how many of a call's messages, the last ones, it has not seen
+    (None: it has seen nothing)."""
 
     id: str
     upstream: str
-    news: int
+    news: int | None
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ class Call:
 
     `load` returns the bytes of a file of ours. `extra` is what a deployment adds for its
     provider, put into the request as it is; `dialect` is how its server differs from others of
-    the provider (dialects.py). `thread` is where the provider keeps the conversation, if it does
-    and nothing was said since that it does not know.
+    the provider (dialects.py). `thread` is where the provider keeps the conversation, if it does.
     """
 
     client: httpx.AsyncClient

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,6 @@ from actors.models.events import Thread
 from actors.models.faults import UpstreamFault
 from runtime.errors import FileFault
 from runtime.objects import FileStore
-from schemas.conversation import MessageAnswered
 from schemas.model import FileRef, Prompt, Text, Utterance
 
 MOST_PROMPT = 16 * 1024 * 1024
@@ -69,11 +69,11 @@ def put_first(system: str, messages: Sequence[Utterance]) -> list[Utterance]:
     return [Utterance(role="system", content=(own,)), *messages]
 
 
-def go_on(answer: MessageAnswered | None, messages: Sequence[Utterance]) -> Thread | None:
-    """Where the provider keeps what was said before these messages, if it does."""
-    if answer is None:
-        return None
-    return Thread(answer.thread, answer.upstream, news=len(messages) - _count_rules(messages))
+def go_on(thread: Thread | None, messages: Sequence[Utterance]) -> Thread | None:
+    """Where the provider keeps what was said before these messages, if it does: they are news."""
+    if thread is None or thread.news is None:
+        return thread
+    return replace(thread, news=thread.news + len(messages) - _count_rules(messages))
 
 
 def _count_rules(messages: Sequence[Utterance]) -> int:

@@ -108,6 +108,7 @@ class Report:
     def _tell(self, answer: Answer | None = None, **facts: Any) -> Generated:
         """Tell followers that the run is over; returns the same, with `facts`, for the batch."""
         job, shown = self._job, answer or Answer()
+        thread = self._other_thread(shown)
         result = Generated(
             task=job.task,
             batch=job.batch,
@@ -115,6 +116,8 @@ class Report:
             finish=shown.finish,
             usage=shown.usage,
             upstream=self.upstream,
+            thread=thread,
+            left=job.thread if thread else "",
             **facts,
         )
         finished = RunFinished(
@@ -134,6 +137,13 @@ class Report:
         ttl = timedelta(seconds=job.keep) if job.keep else None
         self._ctx.emit(conversation_topic(job.conversation), finished, ttl=ttl)
         return result
+
+    def _other_thread(self, answer: Answer) -> str:
+        """Where the conversation is kept now, if that is elsewhere than the job said."""
+        job = self._job
+        if not job.remember or job.slot or job.candidates or job.aside:
+            return ""
+        return answer.thread if answer.thread != job.thread else ""
 
 
 def _refused(answer: Answer, refusals: Refusals) -> tuple[str, str]:

@@ -129,7 +129,8 @@ def wanted(*actors: str, model: str = "") -> Wanted:
 def opening(*tasks: Wanted | str, text: str = "hello", **rest: Any) -> OpenBatch:
     chosen = tuple(wanted(task) if isinstance(task, str) else task for task in tasks)
     rest.setdefault("said", words(text))
-    return OpenBatch(tasks=chosen, prompt=Prompt(messages=(words(text),)), **rest)
+    rest.setdefault("prompt", Prompt(messages=(words(text),)))
+    return OpenBatch(tasks=chosen, **rest)
 
 
 class Talk:

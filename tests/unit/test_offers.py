@@ -48,7 +48,7 @@ async def test_each_chat_model_of_an_ollama_gets_a_name_of_its_own() -> None:
         "ollama-hf-co-bartowski-a-2da129": LONG,
     }
     assert {one.options["upstreams"][0]["url"] for one in found} == {f"http://{where}"}
-    assert {one.handles for one in found} == {("model.generate",)}
+    assert {one.handles for one in found} == {("model.generate", "model.make_thread")}
 
 
 async def test_what_is_deployed_already_is_left_as_it_is() -> None:
