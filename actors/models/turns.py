@@ -80,6 +80,9 @@ class Entries:
         return last.own.get(slot) if last else None
 
     def _add(self, id: str, entry: Entry) -> None:
+        if known := self._found.get(id):
+            known.said = entry.said  # said again, with the answers that it has
+            return
         self._found[id] = entry
         while len(self._found) > self._most:
             self._found.popitem(last=False)
