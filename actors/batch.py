@@ -106,7 +106,7 @@ class Batch(Actor):
         task = self._task(message.task, ctx)
         if task is None or is_over(task) or task.run != message.run:
             return
-        self._fail(message.task, task, ABORTED, message.reason, ctx)
+        self._fail(message.task, task, message.code or ABORTED, message.reason, ctx)
         self._settle(ctx, [])
 
     @handler

@@ -6,11 +6,13 @@ import msgspec
 
 from runtime.errors import Reject
 from schemas.envelope import encode
+from schemas.ownership import Customer
 from schemas.relay import Order
 
 ORDER_LIMIT = 48 * 1024
 RESULT_LIMIT = 64 * 1024
 DEPTH_LIMIT = 64
+CUSTOMER_LIMIT = 2 * 1024
 NAME_LIMIT = 200
 REASON_LIMIT = 500
 
@@ -42,6 +44,14 @@ def check_result(result: Any) -> None:
     _check("result", result)
     if (size := len(encode(result))) > RESULT_LIMIT:
         raise Reject("result_too_large", f"{size} bytes, at most {RESULT_LIMIT}", status=413)
+
+
+def check_customer(customer: Customer) -> None:
+    """Raises Reject if more is known of a customer than a session can keep and tell."""
+    _check("customer", customer.metadata)
+    if (size := len(encode(customer))) > CUSTOMER_LIMIT:
+        detail = f"what is known of the customer takes {size} bytes, at most {CUSTOMER_LIMIT}"
+        raise Reject("customer_too_large", detail, status=413)
 
 
 def as_json(value: Any) -> Any:

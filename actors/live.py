@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from actors.terms import Supervision
 from runtime.config import duration
 from runtime.turn import Turn
 from schemas.base import Address, Message
@@ -32,7 +33,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     A batch may take `deadline` unless its client says, and never more than `longest`, which
     sessions and batches must outlive. `turns` and `tokens` are of what a model is shown of the
-    conversation (0: as the model's options say).
+    conversation (0: as the model's options say). `supervision` is of when people have it.
     """
 
     batches: str = BATCH
@@ -41,6 +42,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     longest: str = "12h"
     turns: int = 10
     tokens: int = 0
+    supervision: Supervision = Supervision()
 
     def __post_init__(self) -> None:
         duration(self.keep)
@@ -68,8 +70,13 @@ class Live:
         self._ctx = ctx
 
     def start(self, wanted: RunWanted) -> str:
-        """Start a run and know of it until it is over."""
+        """Start a run and know of it until it is over.
+
+        Raises RuntimeError where the bot may not speak, which whoever calls has to look at first.
+        """
         ctx = self._ctx
+        if self._state.hold.mode != "bot_active":
+            raise RuntimeError(f"{ctx.address} is {self._state.hold.mode}: no run is started in it")
         thread, thread_at = self._thread(wanted)
         job = Generate(
             task=wanted.task,
@@ -95,15 +102,18 @@ class Live:
         self._note(run, wanted)
         return run
 
-    def stop(self, runs: Iterable[str], reason: str) -> None:
-        """Stop runs: for the broker, for the followers and for their batches."""
+    def stop(self, runs: Iterable[str], reason: str, *, code: str = "") -> None:
+        """Stop runs: for the broker, for the followers and for their batches.
+
+        `code` is why their tasks have failed, if it is not that somebody aborted them.
+        """
         stopped = list(runs)
         for run in stopped:
             live = self._state.live[run]
             self._ctx.stop(run, reason)
             told = TaskStopped(batch=live.batch, task=live.task, run=run, reason=reason)
             self.emit(told)
-            self.tell(live.batch, RunStopped(task=live.task, run=run, reason=reason))
+            self.tell(live.batch, RunStopped(task=live.task, run=run, reason=reason, code=code))
         self.forget(stopped)
 
     def forget(self, runs: Iterable[str]) -> None:

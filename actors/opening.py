@@ -130,10 +130,14 @@ def no_model(what: str, actors: str) -> Reject:
     return Reject("model_not_found", detail, status=404)
 
 
+def text_of(said: Utterance) -> str:
+    """The words of what was said."""
+    return " ".join(part.text for part in said.content if isinstance(part, Text))
+
+
 def title_of(said: Utterance) -> str:
     """The beginning of what was said first, on one line."""
-    texts = [part.text for part in said.content if isinstance(part, Text)]
-    return clip(" ".join(" ".join(texts).split()), MOST_TITLE)
+    return clip(" ".join(text_of(said).split()), MOST_TITLE)
 
 
 def _invalid(detail: str) -> Reject:

@@ -6,7 +6,7 @@ Every run of a conversation is started here, so that all of them can be stopped 
 from datetime import datetime, timedelta
 
 from actors.assisting import Assisting
-from actors.limits import clip
+from actors.limits import check_customer, clip
 from actors.live import GRACE, MOST_MARKS, OVERDUE, Live
 from actors.opening import (
     check_opening,
@@ -14,9 +14,11 @@ from actors.opening import (
     check_room,
     choose_actors,
     serves,
+    text_of,
     title_of,
     unknown,
 )
+from actors.supervised import Supervised, check_team
 from runtime.actor import handler
 from runtime.config import duration
 from runtime.errors import Reject, TurnError
@@ -41,7 +43,7 @@ from schemas.conversation import (
 from schemas.model import Context, Utterance, history_topic
 
 
-class Session(Assisting):
+class Session(Supervised, Assisting):
     """A conversation by its id."""
 
     # -- beginning -------------------------------------------------------------------------
@@ -50,7 +52,11 @@ class Session(Assisting):
     def open_batch(self, message: OpenBatch, ctx: Turn) -> BatchOpened:
         """Start a run for each task and a batch that gathers them, or nothing at all."""
         check_owner(self.state.owner, ctx)
+        self.ownership(ctx).check_bot()
         check_opening(message, longest=duration(self.options.longest))
+        check_team(message.team)
+        if message.customer is not None:
+            check_customer(message.customer)
         self._check_thread(message.thread, ctx)
         check_room(len(self.state.live), message)
         self._check_batches(ctx)
@@ -91,11 +97,12 @@ class Session(Assisting):
 
     def _note(self, message: OpenBatch, batch: str, ctx: Turn) -> None:
         """Remember that, when and by whom something was asked, and what was said with it."""
-        state = self.state
-        if state.created is None:
-            state.created, state.owner = ctx.now, ctx.envelope.principal
-        state.modified = ctx.now
-        state.batches += 1
+        ownership, hold = self.ownership(ctx), self.state.hold
+        ownership.begin(ctx.envelope.principal)
+        self.state.batches += 1
+        hold.team = message.team or hold.team
+        if message.customer is not None:
+            ownership.know(message.customer)
         if message.said is not None:
             self._say(message.said, batch, ctx)
 
@@ -105,6 +112,7 @@ class Session(Assisting):
         event = MessageSaid(batch=batch, message=said, by=ctx.envelope.principal)
         ctx.emit(history_topic(ctx.key), event, ttl=self.options.kept)
         Live(self.state, self.options, ctx).emit(event)
+        self.ownership(ctx).note(text_of(said), "user")
 
     def _context(self, message: OpenBatch, ctx: Turn) -> Context | None:
         """What the models are shown of what was said before; nothing if they are given it all."""
@@ -159,6 +167,8 @@ class Session(Assisting):
 
     def _objection(self, message: RunWanted, ctx: Turn) -> str:
         """Why a run is not started; nothing if it may be."""
+        if self.state.hold.mode != "bot_active":
+            return "a person was called to the conversation"
         if message.over not in self.state.live:
             return "its run was stopped"
         if message.expires is not None and ctx.now >= message.expires:

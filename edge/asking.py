@@ -15,13 +15,14 @@ from starlette.responses import Response
 from edge.auth import principal_of
 from edge.failures import NO_RETRY
 from edge.parameters import read_idempotency_key
-from edge.problem import Refusal, Translation
+from edge.problem import NOTHING, OWN_MEMBERS, Refusal, Translation
 from edge.storegate import unless_in_trouble
 from runtime.ask import Origin, ask
 from runtime.bus import Bus, message_id
 from runtime.errors import AskTimeout, BusFault, NoRoom, Refused, Unavailable, Unknown
 from schemas.base import Address, Message
 from schemas.base import Request as Asked
+from schemas.ownership import IN_MANUAL
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -96,7 +97,9 @@ def translate(fault: Exception) -> Refusal:
     """Return what a failure of the runtime means to a client."""
     if isinstance(fault, Refused):
         refusal = fault.refusal
-        return Refusal(refusal.status, refusal.code, refusal.detail)
+        members = {name: value for name, value in refusal.told.items() if name not in OWN_MEMBERS}
+        headers = NO_RETRY if refusal.code == IN_MANUAL else NOTHING
+        return Refusal(refusal.status, refusal.code, refusal.detail, headers=headers, **members)
     if isinstance(fault, AskTimeout):
         return Refusal(504, "not_answered_yet", "it is stored, but not answered yet")
     if isinstance(fault, NoRoom):

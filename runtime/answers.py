@@ -16,6 +16,7 @@ RING_AGE = timedelta(hours=24)
 ANSWER_LIMIT = 8 * 1024
 DETAIL_LIMIT = 1000
 CODE_LIMIT = 100
+TOLD_LIMIT = 2 * 1024
 
 
 def make_answer(message_id: str, result: Any) -> Answer:
@@ -36,8 +37,17 @@ def make_refusal(message_id: str, refusal: Refusal) -> Answer:
         code=clip(refusal.code, CODE_LIMIT),
         detail=clip(refusal.detail, DETAIL_LIMIT),
         status=refusal.status if isinstance(refusal.status, int) else 409,
+        told=_told(refusal),
     )
     return Answer(id=message_id, refusal=cut)
+
+
+def _told(refusal: Refusal) -> dict[str, Any]:
+    """What else it tells; nothing if that cannot be stored: the refusal itself matters more."""
+    try:
+        return refusal.told if len(encode(refusal.told)) <= TOLD_LIMIT else {}
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return {}
 
 
 def clip(text: object, most: int) -> str:
@@ -75,5 +85,5 @@ def find_reply(replies: list[Replied], message_id: str) -> Replied | None:
 
 def _size(entry: Replied) -> int:
     answer = entry.answer
-    told = len(answer.refusal.code) + len(answer.refusal.detail) if answer.refusal else 0
-    return 120 + len(bytes(answer.data)) + told + len(answer.id) + len(entry.bodyhash)
+    refused = len(encode(answer.refusal)) if answer.refusal else 0
+    return 120 + len(bytes(answer.data)) + refused + len(answer.id) + len(entry.bodyhash)

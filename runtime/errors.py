@@ -26,7 +26,10 @@ Verdict                  raised by a handler to decide a message's fate
 └── Retry                    not now: a worker's job is tried again later
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
 
 from schemas.record import Refusal
 
@@ -136,12 +139,19 @@ class Verdict(Exception):
 class Reject(Verdict):
     """No. The asker gets `code` and `detail`; the state stays as it was.
 
-    `status` is the HTTP status an edge answers with.
+    `status` is the HTTP status an edge answers with, `told` a few more members of its answer.
     """
 
-    def __init__(self, code: str, detail: str = "", *, status: int = 409) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        status: int = 409,
+        told: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
-        self.refusal = Refusal(code=str(code), detail=str(detail), status=status)
+        self.refusal = Refusal(code=str(code), detail=str(detail), status=status, told=dict(told))
 
 
 class Retry(Verdict):

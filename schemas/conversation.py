@@ -10,16 +10,7 @@ from typing import Literal
 import msgspec
 
 from schemas.base import Message, Request
-from schemas.model import (
-    Context,
-    FileRef,
-    Finish,
-    Outcome,
-    Prompt,
-    ToolCall,
-    Usage,
-    Utterance,
-)
+from schemas.model import Context, FileRef, Finish, Outcome, Prompt, ToolCall, Usage, Utterance
 from schemas.ownership import Arriving, Customer, Escalation, Mode
 
 SESSION = "session"
@@ -224,11 +215,13 @@ class RunOpened(Message, tag="batch.run_opened"):
 
 
 class RunStopped(Message, tag="batch.run_stopped"):
-    """Somebody stopped a run: whoever may, for the reason given."""
+    """Somebody stopped a run: whoever may, for the reason given. `code` is what its task has
+    failed of (empty: it was aborted)."""
 
     task: str
     run: str
     reason: str
+    code: str = ""
 
 
 class BatchOverdue(Message, tag="batch.overdue"):

@@ -31,7 +31,7 @@ SUPPORT = "support"
 MOST_SAID = 16 * 1024
 """Bytes of one message from person to person."""
 MOST_PREVIEW = 50
-MOST_EVIDENCE = 500
+MOST_EVIDENCE = 300
 MOST_NOTE = 4000
 
 
@@ -73,8 +73,8 @@ class Hold(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `epoch` counts every change of mode or assignee: who decided by an older one decided by what
     is no longer so. Without a `team` nobody takes over and no rule looks. `closed_until` is when
-    the desk opens again, if it was closed when a person was called. `waiting_since` is when the
-    customer last said something that no person has answered yet.
+    the desk opens again, if it was closed when a person was called. `waiting_since` is since when
+    the customer waits for a person to say something.
     """
 
     mode: Mode = "bot_active"
@@ -132,7 +132,10 @@ class Held(Message, tag="session.held"):
 class Escalate(Request[Held], tag="session.escalate"):
     """Call a person: bot_active to pending_manual; every live run is stopped.
 
-    Pending already is no fault. Refused: 409 `MANUAL_IN_PROGRESS` where a person has it.
+    Pending already is no fault. A conversation that does not exist begins with it. `desk` says
+    that a colleague calls, whoever's conversation it is. Refused: 409 `MANUAL_IN_PROGRESS` where
+    a person has it, 404 `conversation_not_found` (it is somebody else's), 413
+    `customer_too_large`, 422 `invalid_team`.
     """
 
     details: str = ""
@@ -140,6 +143,7 @@ class Escalate(Request[Held], tag="session.escalate"):
     team: str = ""
     by: str = ""
     customer: Customer | None = None
+    desk: bool = False
 
 
 class TakeOver(Request[Held], tag="session.take_over"):
@@ -148,7 +152,7 @@ class TakeOver(Request[Held], tag="session.take_over"):
     Every live run is stopped in the same commit. The same agent again is no fault. Refused: 409
     `ALREADY_TAKEN` (its detail names who has it), 409 `ASSIGNED_TO_OTHER` (it is offered to
     somebody else; `force` does not mind), 404 `conversation_not_found`. With `epoch` (not 0) 409
-    `STALE_EPOCH` where things have changed since.
+    `STALE_EPOCH` where things have changed since. 409s tell `mode`, `epoch` and `assignee`.
     """
 
     agent: Assignee
@@ -172,11 +176,13 @@ class Release(Request[Held], tag="session.release"):
 class Cancel(Request[Held], tag="session.cancel"):
     """Call nobody after all: pending_manual to bot_active, by way of manual_live in one turn.
 
-    Nothing to cancel is no fault. Refused: 409 `MANUAL_IN_PROGRESS` where a person has it.
+    Nothing to cancel is no fault. `desk` as for Escalate. Refused: 409 `MANUAL_IN_PROGRESS` where
+    a person has it, 404 `conversation_not_found`.
     """
 
     reason: str = ""
     by: str = ""
+    desk: bool = False
 
 
 class Transfer(Request[Held], tag="session.transfer"):
@@ -205,7 +211,8 @@ class SayManual(Request[Noted], tag="session.say_manual"):
 
     An `agent` may while manual_live is theirs, a `user` while a person has the conversation or is
     waited for. Refused: 409 `INVALID_STATUS` (no person has it), 403 `NOT_YOURS`, 413
-    `message_too_large`, 422 `empty_message`. Without an `agent` it is the assignee who speaks.
+    `message_too_large`, 422 `empty_message`, 404 `conversation_not_found` (there is none, or it
+    is another customer's). Without an `agent` it is the assignee who speaks.
     """
 
     content: str
@@ -214,16 +221,24 @@ class SayManual(Request[Noted], tag="session.say_manual"):
 
 
 class AddNote(Request[Noted], tag="session.add_note"):
-    """Leave a note for colleagues, which the customer never sees."""
+    """Leave a note for colleagues, which the customer never sees.
+
+    Refused: 404 `conversation_not_found`, 413 `note_too_large`, 422 `empty_note`.
+    """
 
     content: str
     by: Assignee
 
 
 class SetCustomer(Request[Held], tag="session.set_customer"):
-    """Say who is served; a VIP is called a person for by the rules that say so."""
+    """Say who is served; a VIP is called a person for by the rules that say so.
+
+    `desk` as for Escalate. A conversation that does not exist begins with it. Refused: 404
+    `conversation_not_found`, 413 `customer_too_large`.
+    """
 
     customer: Customer
+    desk: bool = False
 
 
 # -- said by the desk to a session -------------------------------------------------------------
@@ -250,6 +265,14 @@ class CloseForNow(Message, tag="session.close_for_now"):
 
 class ReturnToBot(Message, tag="session.return_to_bot"):
     """Nobody came: the bot goes on, if nothing has changed since `epoch`."""
+
+    epoch: int
+    reason: str = ""
+
+
+class Requeue(Message, tag="session.requeue"):
+    """The agent who has it is gone: back into the queue, from manual_live to pending_manual by way
+    of bot_active in one turn, if nothing has changed since `epoch`. The customer is told once."""
 
     epoch: int
     reason: str = ""
@@ -295,6 +318,7 @@ class AssigneeChanged(Message, tag="session.assignee_changed"):
     epoch: int
     assignee: Assignee | None = None
     reason: str = ""
+    notice: str = ""
 
 
 class ManualMessage(Message, tag="message.manual"):
@@ -351,11 +375,12 @@ class CaseChanged(Message, tag="desk.case_changed"):
 
 
 class SlaAlert(Message, tag="desk.sla_alert"):
-    """Somebody has waited too long: for a person (`first`), for an answer (`reply`), or an offer
-    was not taken (`offer`). `since` is from when, `limit` how many seconds were promised."""
+    """Somebody has waited too long: for a person (`first`), for an answer (`reply`), an offer was
+    not taken (`offer`), or nobody spoke and the bot is back (`idle`). `since` is from when,
+    `limit` how many seconds were promised."""
 
     case: Case
-    kind: Literal["first", "reply", "offer"]
+    kind: Literal["first", "reply", "offer", "idle"]
     since: datetime
     limit: float
 

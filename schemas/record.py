@@ -1,7 +1,7 @@
 """What the bus remembers: the record of an instance, of a run, and a dead letter."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,11 +12,13 @@ NOTHING = msgspec.Raw(b"")
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a request was not done. `status` is the HTTP status it means at an edge."""
+    """Why a request was not done. `status` is the HTTP status it means at an edge, `told` what
+    else its answer says, in members of their own."""
 
     code: str
     detail: str = ""
     status: int = 409
+    told: dict[str, Any] = {}
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):

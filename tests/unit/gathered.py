@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from runtime.errors import Reject
 from runtime.record import encode_state
 from runtime.turn import Effects, Turn
 from schemas.base import Address, Message, tag_of
-from schemas.conversation import BatchState, ConversationEvent
+from schemas.conversation import BatchState
 from schemas.deployment import Deployment
 from schemas.envelope import Envelope, decode_any, encode, seal
 from schemas.model import Generate, Generated
@@ -59,6 +60,10 @@ class World:
         self.events: list[tuple[Message, Envelope[Any]]] = []
         self.jobs: dict[str, Generate] = {}
         self.reminders: list[tuple[datetime, Address, bytes]] = []
+        self.facts: list[tuple[str, Message]] = []
+        """All that was told, on any topic, in order."""
+        self.letters: list[tuple[Address, Message]] = []
+        """Mail to those who do not live here."""
         self._sequence = 0
 
     # -- what tests do ---------------------------------------------------------------------
@@ -157,11 +162,16 @@ class World:
             self.reminders.append((due, sender, message.data))
 
     def _store_mail(self, rest: list[str], data: bytes) -> None:
-        self.put(Address(rest[0], rest[1]), data)
+        to = Address(rest[0], rest[1])
+        if to.actor in CLASSES:
+            self.put(to, data)
+        else:
+            self.letters.append((to, _read(decode_any(data))))
 
     def _store_event(self, rest: list[str], data: bytes) -> None:
         envelope = decode_any(data)
-        event = msgspec.json.decode(envelope.data, type=ConversationEvent)
+        event = _read(envelope)
+        self.facts.append((rest[0], event))
         if rest[0] == "conversation":
             self.events.append((event, envelope))
 
@@ -173,6 +183,29 @@ class World:
     def _store_run(self, rest: list[str], data: bytes) -> None:
         if msgspec.json.decode(data, type=RunRecord).state == "stopped":
             self.runs.pop(rest[0], None)
+
+
+def turn_of(world: World, address: Address) -> Turn:
+    """A turn in which nothing was said."""
+    sealed = seal(RunFailed(run="", reason="", attempts=0), id="m", source="t", subject=address.key)
+    deployed = world.deployed
+    return Turn(deployed[address.actor], deployed, sealed, Effects({}), sequence=1, now=world.now)
+
+
+def _read(envelope: Envelope[msgspec.Raw]) -> Message:
+    """A message of any kind that there is."""
+    return msgspec.json.decode(envelope.data, type=_kinds()[envelope.type])
+
+
+@cache
+def _kinds() -> dict[str, type[Message]]:
+    found: dict[str, type[Message]] = {}
+    classes: list[type[Message]] = [Message]
+    while classes:
+        below = [sub for cls in classes for sub in cls.__subclasses__()]
+        found |= {tag_of(cls): cls for cls in below}
+        classes = below
+    return found
 
 
 def answer_of(job: Generate, how: str, number: int = 1) -> Message:
