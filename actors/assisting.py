@@ -82,15 +82,22 @@ class Assisting(Actor):
 
     @handler
     def note_thread(self, message: ThreadFound, ctx: Turn) -> None:
-        """An answer was kept in a thread of its own: the conversation's, unless it has one."""
+        """An answer was kept in a thread of its own: the conversation's, unless it has one.
+
+        In any case a client that was told of it may name the conversation by it.
+        """
         known = self.state.thread if has_thread(self.state, ctx) else ""
-        if message.left == known:
-            keeper = self.state.keeper
-            former = [*keeper.former, known][-MOST_FORMER:] if known else []
-            found = msgspec.structs.replace(
-                keeper, actor=message.actor, upstream=message.upstream, former=former
-            )
-            self._keep(message.thread, "", found, ctx)
+        theirs = message.left == known
+        other = known if theirs else message.thread
+        former = [one for one in self.state.keeper.former if one != other]
+        keeper = msgspec.structs.replace(
+            self.state.keeper, former=[*former, other][-MOST_FORMER:] if other else former
+        )
+        if theirs:
+            keeper.actor, keeper.upstream = message.actor, message.upstream
+            self._keep(message.thread, "", keeper, ctx)
+        else:
+            self.state.keeper = keeper
 
     @handler
     def take_failed_run(self, message: RunFailed, ctx: Turn) -> None:

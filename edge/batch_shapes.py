@@ -97,7 +97,9 @@ class TaskView(TaskResult, kw_only=True):
 class HistoryEntry(msgspec.Struct, kw_only=True):
     """One message of a conversation. `model` names who is asked, or who answers.
 
-    An answer that is still coming `is_loading`, and its content is a placeholder.
+    An answer that is still coming `is_loading`, and its content is a placeholder. What was said
+    from person to person has no batch, but a `message_id`: a user's, a human `agent`'s with that
+    one's `name`, or the desk's own (`system`).
     """
 
     role: str
@@ -108,6 +110,8 @@ class HistoryEntry(msgspec.Struct, kw_only=True):
     created_at: datetime | None = None
     batch_id: str = ""
     task_id: str | None = None
+    name: str | None = None
+    message_id: str | None = None
 
 
 class ConversationEntry(msgspec.Struct, kw_only=True):

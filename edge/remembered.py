@@ -29,6 +29,7 @@ from schemas.conversation import (
 )
 from schemas.envelope import UNREADABLE, Envelope, decode_any
 from schemas.model import history_topic
+from schemas.ownership import ManualMessage
 from schemas.record import Record
 from schemas.session import SessionState
 
@@ -45,9 +46,16 @@ ENDED_AFTER = timedelta(minutes=1)
 
 _decode_record = msgspec.json.Decoder(Record).decode
 _decode_start = msgspec.json.Decoder(StartBatch).decode
-_decode_said = msgspec.json.Decoder(MessageSaid).decode
 _decode_answered = msgspec.json.Decoder(MessageAnswered).decode
-SAID, ANSWERED = tag_of(MessageSaid), tag_of(MessageAnswered)
+SAID, ANSWERED, MANUAL = tag_of(MessageSaid), tag_of(MessageAnswered), tag_of(ManualMessage)
+
+Remark = MessageSaid | MessageAnswered | ManualMessage
+"""A whole message of a conversation, whoever said it."""
+_REMARKS: Mapping[str, type[Remark]] = {
+    SAID: MessageSaid,
+    ANSWERED: MessageAnswered,
+    MANUAL: ManualMessage,
+}
 
 
 class Remembered:
@@ -174,12 +182,11 @@ def read_envelope(stored: Stored) -> Envelope[msgspec.Raw] | None:
         return None
 
 
-def read_message(envelope: Envelope[msgspec.Raw]) -> MessageSaid | MessageAnswered | None:
+def read_message(envelope: Envelope[msgspec.Raw]) -> Remark | None:
     """Return a whole message of a conversation, None for any other event."""
+    kind = _REMARKS.get(envelope.type)
     try:
-        if envelope.type == SAID:
-            return _decode_said(envelope.data)
-        return _decode_answered(envelope.data) if envelope.type == ANSWERED else None
+        return msgspec.json.decode(envelope.data, type=kind) if kind else None
     except UNREADABLE:
         return None
 

@@ -14,14 +14,13 @@ from starlette.requests import Request
 from edge.batch_shapes import THINKING, HistoryEntry, RunningTask, Snapshot
 from edge.feeds import AsOf
 from edge.newest import read_newest
-from edge.remembered import Remembered, names_of, read_envelope, read_message
+from edge.remembered import Remark, Remembered, names_of, read_envelope, read_message
 from edge.utterances import file_urls, files_of, text_of
 from runtime.bus import Bus
 from schemas import subjects
 from schemas.conversation import (
     BatchBegan,
     MessageAnswered,
-    MessageSaid,
     RunFinished,
     TaskFinished,
     TaskMoved,
@@ -29,6 +28,7 @@ from schemas.conversation import (
 )
 from schemas.envelope import UNREADABLE
 from schemas.model import conversation_topic, history_topic
+from schemas.ownership import ManualMessage
 from schemas.record import Delta, RunStarted, RunSuperseded
 from schemas.session import SessionState
 
@@ -172,7 +172,7 @@ class Told:
 
     seq: int
     at: datetime
-    message: MessageSaid | MessageAnswered
+    message: Remark
 
 
 def _entries(
@@ -196,8 +196,8 @@ def _entries(
     return [*entries, *waiting]
 
 
-def _succeeded(message: MessageSaid | MessageAnswered) -> bool:
-    return isinstance(message, MessageSaid) or message.outcome == "answered"
+def _succeeded(message: Remark) -> bool:
+    return not isinstance(message, MessageAnswered) or message.outcome == "answered"
 
 
 def _models_by_batch(
@@ -225,6 +225,15 @@ def _entry(request: Request, told: Told, asked: Mapping[str, list[str]]) -> Hist
             batch_id=message.batch,
             task_id=message.task,
         )
+    if isinstance(message, ManualMessage):
+        return HistoryEntry(
+            role=message.role,
+            content=message.content,
+            model=None,
+            created_at=told.at,
+            name=message.agent.name or message.agent.id if message.agent else None,
+            message_id=message.id,
+        )
     return HistoryEntry(
         role=message.message.role,
         content=text_of(message.message),
@@ -232,4 +241,5 @@ def _entry(request: Request, told: Told, asked: Mapping[str, list[str]]) -> Hist
         files=file_urls(request, files_of(message.message)),
         created_at=told.at,
         batch_id=message.batch,
+        message_id=None if message.batch else str(told.seq),
     )

@@ -23,8 +23,8 @@ class LiveRun(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Keeper(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Who keeps a conversation's thread: the `actor` that had it opened, at which `upstream`.
 
-    `former` are threads that it was kept in before and is no more; its clients may know it by
-    them. A thread that is being opened is waited for `until`; `anew` is one that the old one is
+    `former` are others in which answers are kept; clients may know the conversation by them. A
+    thread that is being opened is waited for `until`; `anew` is one that the old one is
     left behind for.
     """
 

@@ -21,16 +21,18 @@ export class Conversation {
     if (name === "reset") return this.#restart(body.snapshot);
     const told = body.data ?? {};
     const take = this.#takers[name];
-    if (take) take(told);
+    if (take) take(told, body);
   }
 
   #takers = {
-    "message.said": (told) => {
-      const turn = this.#turn(told.batch);
+    "message.said": (told, { id }) => {
+      const turn = this.#turn(told.batch || id); // what called a person has no batch
       const parts = told.message.content ?? [];
       turn.said = parts.filter((part) => part.type === "text").map((part) => part.text).join("\n");
       turn.files = parts.filter((part) => part.file).map((part) => `/files/${part.file.id}`);
     },
+    "message.manual": ({ id, role, content, agent }) =>
+      this.#remark(id, role, content, agent?.name || agent?.id),
     "batch.began": (told) => {
       for (const task of told.tasks) this.#begin(told.batch, task.task, task.model, task.run);
     },
@@ -59,12 +61,22 @@ export class Conversation {
   }
 
   #recall(entry) {
+    const id = entry.message_id;
+    if (id) return this.#remark(id, entry.role, entry.content, entry.name, entry.files);
     const turn = this.#turn(entry.batch_id);
     if (entry.role === "user") Object.assign(turn, { said: entry.content, files: entry.files });
     else if (!entry.is_loading) {
       const task = this.#task(turn, entry.task_id, entry.model);
       Object.assign(task, { text: entry.content, status: "SUCCESS" });
     }
+  }
+
+  // What people said to each other: an agent's words stand where a model's would.
+  #remark(id, role, content, name, files = []) {
+    const turn = this.#turn(id);
+    if (role === "user") return Object.assign(turn, { said: content, files });
+    const task = this.#task(turn, id, name ?? "");
+    Object.assign(task, { text: content, status: "SUCCESS" });
   }
 
   #turn(batch) {

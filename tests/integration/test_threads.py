@@ -236,6 +236,21 @@ async def test_a_thread_that_coze_has_lost_is_replaced_and_its_clients_still_und
     ]
 
 
+async def test_a_thread_of_another_model_is_not_the_conversations_but_names_it_too(
+    talk: Talk, upstream: Upstream
+) -> None:
+    _, thread = await opened(talk)
+    await say(talk, "one", actor="other")
+    [answer] = await talk.kit.events(history_topic(talk.id), MessageAnswered)
+    await say(talk, "two", thread=answer.thread)
+
+    assert (await talk.state()).thread == thread
+    assert asked(upstream, talk) == [
+        (answer.thread, ["one"]),
+        (thread, ["one", "You said: one", "two"]),
+    ]
+
+
 async def test_an_attempt_that_broke_off_is_repeated_in_the_same_thread(
     talk: Talk, upstream: Upstream
 ) -> None:

@@ -40,6 +40,17 @@ delta(2, 2, " too late");
 assert.equal(task.text, "anew");
 assert.equal(told.busy, false);
 
+// -- people stand in the same list -------------------------------------------------------------
+
+told.hear("message.said", { id: "7.1", data: { batch: "", message: { content: [{ type: "text", text: "help" }] } } });
+hear("message.manual", { id: "m1", role: "agent", content: "I am here", agent: { id: "a", name: "Ann" } });
+const people = { role: "agent", content: "hello", name: "Ann", message_id: "m2", batch_id: "" };
+assert.equal(told.turns.get("7.1").said, "help");
+assert.deepEqual([...told.turns.get("m1").tasks.values()].map((one) => [one.model, one.text]), [["Ann", "I am here"]]);
+assert.equal(told.busy, false);
+told.hear("reset", { snapshot: { messages: [people], running: [] } });
+assert.equal(told.turns.get("m2").tasks.get("m2").text, "hello");
+
 // -- a real conversation -----------------------------------------------------------------------
 
 const form = new FormData();
