@@ -10,6 +10,8 @@ import pytest_asyncio
 
 from runtime.tables import KeyTable
 from runtime.testing import Kit, running
+from schemas.base import Address
+from schemas.ownership import Assignee, SayManual, TakeOver
 from tests.integration.answering import Answering, gate
 from tests.integration.asking import COMPLETIONS, GEMINI, Files, ask, history_of, models, polled
 from tests.integration.edges import Edge, serving
@@ -248,3 +250,25 @@ async def test_a_key_in_a_url_is_refused_everywhere(guarded: Edge) -> None:
 
         assert (refused.status_code, refused.json()["code"]) == (400, "credential_in_url")
         assert MINE not in refused.text
+
+
+async def test_what_people_said_stands_in_the_history_under_their_names(
+    kit: Kit, edge: Edge
+) -> None:
+    asked = await ask(edge, "hello", "gemini", conversation_id="served")
+    await polled(edge, asked)
+    session, ann = Address("session", "served"), Assignee(id="ann", name="Ann")
+    await kit.ask(session, TakeOver(agent=ann))
+    await kit.ask(session, SayManual(content="good day", agent=ann))
+    await kit.ask(session, SayManual(content="thanks", role="user"))
+    history = (await edge.get(history_of(asked))).json()
+    snapshot = (await edge.get("/v1/conversations/served")).json()
+
+    assert [(one["role"], one["name"], one["content"]) for one in history] == [
+        ("user", None, "hello"),
+        ("assistant", None, "hello"),
+        ("agent", "Ann", "good day"),
+        ("user", None, "thanks"),
+    ]
+    assert all(bool(one["batch_id"]) != bool(one["message_id"]) for one in history)
+    assert snapshot["messages"] == history

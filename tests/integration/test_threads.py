@@ -16,11 +16,14 @@ from runtime.testing import Kit, running
 from schemas.assist import OpenThread, ThreadFailed, ThreadKept, ThreadOpened
 from schemas.conversation import MessageAnswered
 from schemas.model import Prompt, history_topic
+from schemas.ownership import Assignee, Escalate, Release, SayManual, TakeOver
 from tests.integration.answering import Answering, Talk, words
 from tests.integration.talking import deployed
 from tests.unit.signing import PRIVATE_PEM, PUBLIC_PEM
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ANN = Assignee(id="ann", name="Ann")
 
 numbers = count(1)
 
@@ -304,3 +307,44 @@ async def test_parameters_of_a_message_reach_the_workflow(talk: Talk, upstream: 
     [call] = [one for one in upstream.asked if one.body["session_name"] == talk.id]
 
     assert call.body["parameters"] == {"USER_LANGUAGE": "de"}
+
+
+@pytest.mark.promise("FD-15", "FD-24")
+async def test_a_takeover_keeps_the_thread_which_then_hears_what_people_said(
+    talk: Talk, upstream: Upstream
+) -> None:
+    _, thread = await opened(talk)
+    await say(talk, "one")
+    await talk.kit.ask(talk.session, TakeOver(agent=ANN))
+    await talk.kit.ask(talk.session, SayManual(content="two", role="user"))
+    await talk.kit.ask(talk.session, SayManual(content="three", agent=ANN))
+    with pytest.raises(Refused, match="MANUAL_IN_PROGRESS"):
+        await opened(talk, anew=True)
+    during, _ = await opened(talk)
+    await talk.kit.ask(talk.session, Release(agent=ANN.id))
+    await say(talk, "four", thread=thread)
+    await say(talk, "five", thread=thread)
+
+    assert during == ThreadKept(thread=thread)
+    assert asked(upstream, talk) == [
+        (thread, ["one"]),
+        (thread, ["two", "three", "four"]),
+        (thread, ["five"]),
+    ]
+    roles = [[one["role"] for one in call.body["additional_messages"]] for call in upstream.asked]
+    assert roles[-2] == ["user", "assistant", "user"]
+
+
+async def test_what_people_said_is_shown_to_any_model_afterwards(
+    talk: Talk, upstream: Upstream
+) -> None:
+    await talk.finished(await talk.open("echo", text="one"))
+    await talk.kit.ask(talk.session, Escalate(details="wants a person"))
+    await talk.kit.ask(talk.session, SayManual(content="hurry", role="user"))
+    await talk.kit.ask(talk.session, TakeOver(agent=ANN))
+    await talk.kit.ask(talk.session, SayManual(content="here I am", agent=ANN))
+    await talk.kit.ask(talk.session, Release(agent=ANN.id))
+    await talk.finished(await talk.open("other", text="two"))
+
+    [(_, said)] = asked(upstream, talk)
+    assert said == ["one", "one", "hurry", "here I am", "two"]
