@@ -65,6 +65,30 @@ class Bucket:
         elif not await self.create(key, value):
             raise Conflict(f"{key} is there already")
 
+    async def read(self, key: str) -> tuple[bytes | None, int]:
+        """The value of a key, None if it is not there, and the revision to `swap` it at."""
+        found = await self._bus.last(self._prefix + key, stream=self._stream)
+        if found is None:
+            return None, 0
+        return (None if _deleted(found) else found.data), found.seq
+
+    async def swap(
+        self,
+        key: str,
+        value: bytes,
+        revision: int,
+        *,
+        ttl: timedelta | None = None,
+        timeout: float = DEADLINE,
+    ) -> int:
+        """Set a key that is still as `read` told it; returns its revision.
+
+        Raises Conflict if somebody else was first, or if it is gone meanwhile.
+        """
+        headers = {**(expiry(ttl) if ttl else {}), **expect(revision)}
+        subject = self._prefix + key
+        return (await self._bus.publish(subject, value, headers=headers, timeout=timeout)).seq
+
     async def history(self, key: str) -> list[Stored]:
         """Every value of a key that the bucket keeps, oldest first."""
         found = await self._bus.read_all(self._prefix + key, after=0, stream=self._stream)
