@@ -30,8 +30,9 @@ from edge.pages import pages
 from edge.problem import Answering, Answers
 from edge.relay import Relay
 from edge.remembered import Remembered
+from edge.service import Surface, serve_customers
 from edge.shared import Shared
-from edge.sse import Streams
+from edge.sse import IN_TOTAL, Streams
 from edge.storegate import StoreGate
 from edge.tasks import Tasks
 from edge.uploads import Uploads
@@ -61,9 +62,12 @@ def build_app(
     """
     keys = resolve_keys(config, os.environ if environ is None else environ)
     doorkeeper = Doorkeeper(
-        keys, open_reads=config.edge.open_reads, local_reads=listens_on_loopback_only(config)
+        keys,
+        open_reads=config.edge.open_reads,
+        local_reads=listens_on_loopback_only(config),
+        open_chat=config.edge.support.open,
     )
-    shared = Shared(bus, streams)
+    shared = Shared(bus, streams or Streams(in_total=max(IN_TOTAL, config.edge.support.streams)))
     answers = Answers(translations=TRANSLATIONS)
     app = Starlette(
         routes=_routes(_operations(shared, doorkeeper, config), docs=config.edge.docs),
@@ -90,9 +94,10 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
     desk = (Gestures(shared, remembered),)
-    surfaces = (*relay, *asking, *seeing, *desk)
-    table = [operation for surface in surfaces for operation in surface.operations()]
-    return [*table, *HealthCheck(shared, doorkeeper).operations()]
+    health = HealthCheck(shared, doorkeeper)
+    support = serve_customers(shared, catalog, remembered, config.edge.support, doorkeeper, health)
+    surfaces: tuple[Surface, ...] = (*relay, *asking, *seeing, *desk, *support, health)
+    return [operation for surface in surfaces for operation in surface.operations()]
 
 
 def _routes(table: list[Operation], *, docs: bool) -> list[BaseRoute]:

@@ -36,6 +36,9 @@ LOCAL_READS = READS | {CHAT_ALL, NODES_READ}
 API = "/api/"
 CHAT = "/v1/"
 FILES = "/files/"
+CUSTOMERS = ("/api/chat", "/api/conversation/", "/api/manual/")
+"""Where customers ask, be it with a key of their website or, if that is open, with none."""
+HEALTH = "/api/health"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 READING = frozenset({"GET", "HEAD"})
 
@@ -85,7 +88,7 @@ class LockOut:
 
     def check(self, address: str) -> None:
         """Raise Refusal 429 while an address is locked out."""
-        tries = self._tries.get(_network(address))
+        tries = self._tries.get(network(address))
         if tries is None or len(tries) < TRIES:
             return
         left = tries[0] + WITHIN - self._clock()
@@ -96,7 +99,7 @@ class LockOut:
 
     def count(self, address: str) -> None:
         """Remember a wrong key."""
-        key = _network(address)
+        key = network(address)
         tries = self._tries.setdefault(key, deque(maxlen=TRIES))
         tries.append(self._clock())
         self._tries.move_to_end(key)
@@ -109,8 +112,9 @@ class Doorkeeper:
 
     Reading may be open to everybody (`open_reads`), or to this machine (`local_reads`), which a
     request is not from that says it was forwarded; only this machine sees everybody's
-    conversations. As long as nobody has chosen a key, this
-    machine may also ask models, with any key: clients of OpenAI insist on sending one.
+    conversations. With `open_chat` customers need no key where they ask. As long as nobody has
+    chosen a key, this machine may also ask models, with any key: clients of OpenAI insist on
+    sending one.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class Doorkeeper:
         *,
         open_reads: bool,
         local_reads: bool = False,
+        open_chat: bool = False,
         lock_out: LockOut | None = None,
     ) -> None:
         self._keys = [(key.secret_hash, _principal_of(key)) for key in keys]
@@ -127,6 +132,8 @@ class Doorkeeper:
             may_read = READS
         self._anonymous = Principal("anonymous", "anonymous", may_read)
         self._guest = replace(self._anonymous, scopes=may_read | {CHAT_SEND})
+        self._customer = replace(self._anonymous, scopes=may_read | {CHAT_SEND, CHAT_READ})
+        self._open_chat = open_chat
         self._keyless = local_reads and all(known == _DEFAULT for known, _ in self._keys)
         self._local_only = local_reads and not open_reads
         self._local = local_reads
@@ -154,6 +161,8 @@ class Doorkeeper:
         return self._with_open_reads(found, connection)
 
     def _admit_nobody(self, connection: HTTPConnection) -> Principal:
+        if self._open_chat and connection.scope["path"].startswith(CUSTOMERS):
+            return self._customer
         if self._local_only and connection.scope["method"] in READING:
             _refuse_forwarded(connection, "reads without a key")
         guest = self._keyless and not _forwarded_by(connection)
@@ -205,7 +214,8 @@ class Authentication:
             if scope["path"].startswith((API, CHAT, FILES)):
                 principal = self._doorkeeper.admit(connection)
                 needed = _least_scope(scope["path"], scope["method"])
-                if scope["method"] != "OPTIONS" and not principal.known:
+                public = scope["method"] == "OPTIONS" or scope["path"] == HEALTH
+                if not public and not principal.known:
                     _check(principal, needed)
                 connection.state.principal = principal
         await self._app(scope, receive, send)
@@ -246,7 +256,7 @@ def unauthorized() -> Refusal:
 
 def _least_scope(path: str, method: str) -> str:
     """What somebody unknown needs to be told anything at all."""
-    if path.startswith((CHAT, FILES)):
+    if path.startswith((CHAT, FILES, *CUSTOMERS)):
         return CHAT_READ if method in SAFE else CHAT_SEND
     return READ if method in SAFE else ""
 
@@ -313,8 +323,8 @@ def _principal_of(key: Key) -> Principal:
     return Principal(key.id, "key", key.scopes, key.tier, key.children)
 
 
-def _network(address: str) -> str:
-    """One address of IPv4, but a whole /64 of IPv6, of which one client has them all."""
+def network(address: str) -> str:
+    """Return one address of IPv4, but a whole /64 of IPv6, of which one client has them all."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -3,12 +3,11 @@
 Next: `edge/prompting.py` for what is read, `edge/exchange.py` for how it is asked.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.asking import answer, fingerprint, wait_for_bus
@@ -16,10 +15,9 @@ from edge.auth import principal_of
 from edge.body import read_json
 from edge.catalog import Catalog, Offer
 from edge.chat import Dialect
-from edge.exchange import ROUTE, Exchange, Outcome, Question
+from edge.exchange import ROUTE, Exchange, Question
 from edge.keeping import Keeping
 from edge.openai_shapes import ChatChunk, ChatCompletion, ChatRequest
-from edge.outflow import until_left
 from edge.parameters import read_idempotency_key
 from edge.problem import Refusal, field_at, quote
 from edge.prompting import draft, invalid, read_settings
@@ -28,7 +26,7 @@ from edge.shared import Shared
 from edge.sse import IN_TOTAL
 from edge.streaming import CompletionStream
 from edge.telling import Broken
-from edge.whole import complete, processing, wait_for_end
+from edge.whole import complete, processing, until_answered
 from runtime.bus import message_id, new_id
 from runtime.objects import FileStore
 from runtime.tables import FilesTable
@@ -111,7 +109,7 @@ class Completions:
         with self._shared.completions.seat(exchange, None, IN_TOTAL):
             try:
                 async with exchange:
-                    outcome = await _unless_left(request, exchange)
+                    outcome = await until_answered(request, exchange)
                     made = answer(complete(exchange, outcome, model))
             except Broken as broken:
                 raise broken.refusal from None
@@ -146,18 +144,3 @@ def _read_conversation(request: Request, asked: ChatRequest) -> str:
         if value != values[0][1]:
             raise invalid(place, "names another conversation than the header does")
     return str(values[0][1]) if values else ""
-
-
-async def _unless_left(request: Request, exchange: Exchange) -> Outcome:
-    """Wait for the end of a batch. Raises ClientDisconnect if nobody waits for it any more."""
-    waiting = asyncio.ensure_future(wait_for_end(exchange))
-    left = asyncio.ensure_future(until_left(request.receive))
-    try:
-        await asyncio.wait((waiting, left), return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            return waiting.result()
-        raise ClientDisconnect
-    finally:
-        for task in (waiting, left):
-            task.cancel()
-        await asyncio.wait((waiting, left))

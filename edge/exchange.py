@@ -108,7 +108,7 @@ class Exchange:
                 question.message,
                 bodyhash=question.bodyhash,
             )
-            if self.may_repeat:
+            if self.may_repeat and self.opened.batch:
                 await self._go_back()
         except BaseException as fault:
             # What was refused has not begun.

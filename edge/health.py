@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from starlette.requests import Request
@@ -78,6 +78,10 @@ class HealthCheck:
 
     async def check(self, request: Request) -> Response:
         """Answer 200, or 503 while requests would be refused."""
+        return told(await self.look(request))
+
+    async def look(self, request: Request) -> Health:
+        """Return how this edge does, and to those whom it trusts why."""
         connected = self._shared.bus.link.connected.is_set()
         reachable = connected and await self._reach()
         trouble = self._shared.store.trouble
@@ -92,10 +96,7 @@ class HealthCheck:
             health.version = self._version
             health.uptime = round(time.monotonic() - self._shared.started, 1)
             health.streams = self._shared.streams.count
-        found = answer(health, 200 if serves else 503)
-        if not serves:
-            found.headers["Retry-After"] = "1"
-        return found
+        return health
 
     async def _reach(self) -> bool:
         async with self._looking:
@@ -110,6 +111,15 @@ class HealthCheck:
                     self._reachable = False
                 self._good_until = time.monotonic() + CHECK_EVERY
             return self._reachable
+
+
+def told(health: Health, view: Any = None) -> Response:
+    """Answer how an edge does, in other words if there are some."""
+    serves = health.status != "unavailable"
+    found = answer(health if view is None else view, 200 if serves else 503)
+    if not serves:
+        found.headers["Retry-After"] = "1"
+    return found
 
 
 def own_version() -> str:

@@ -39,7 +39,7 @@ MOST_SERVED = 32
 FORGET_AFTER = TTL
 Told = TypeVar("Told")
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$(?!\n)")]
 
 
 class Offering(msgspec.Struct, kw_only=True):

@@ -124,6 +124,16 @@ def relay_error(refusal: Refusal) -> Response:
     return _response(refusal, body, "application/json")
 
 
+def support_error(refusal: Refusal) -> Response:
+    """Return a refusal as Fiido's clients read it: `{"success": false, "detail", "error", …}`."""
+    detail = refusal.detail or refusal.title
+    members = dict(refusal.members)
+    # A problem has a status of its own; theirs is that of a session.
+    told = {"status": members.pop("session_status")} if "session_status" in members else {}
+    body = {"success": False, "detail": detail, "error": detail, "code": refusal.code}
+    return _response(refusal, {**body, **told, **members}, "application/json")
+
+
 def openai_error(refusal: Refusal) -> Response:
     """Return a refusal as OpenAI's clients read it: `{"error": {message, type, param, code}}`.
 
@@ -163,7 +173,13 @@ def field_at(pointer: str) -> str:
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
+        "/api/agent/": support_error,
+        "/api/chat": support_error,
+        "/api/conversation/": support_error,
+        "/api/manual/": support_error,
         "/api/relay/": relay_error,
+        "/api/sessions": support_error,
+        "/api/shift/": support_error,
         "/v1/audio/": openai_error,
         "/v1/chat/": openai_error,
         "/v1/completions": openai_error,

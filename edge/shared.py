@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from edge.following import Hub
@@ -83,6 +83,8 @@ class Shared:
         self._watching: asyncio.Task[None] | None = None
         self._jobs: dict[str, Jobs] = {}
         self._later: set[asyncio.Task[None]] = set()
+        self.at_close: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What else is to be given back in the end."""
         self._closed = False
 
     def open(self) -> None:
@@ -118,6 +120,7 @@ class Shared:
             self._watching.cancel()
         self.end()
         await asyncio.gather(*(jobs.close() for jobs in self._jobs.values()))
+        await asyncio.gather(*(close() for close in self.at_close))
         if self._later:
             _, late = await asyncio.wait(self._later, timeout=CLOSE_WITHIN)
             for task in late:

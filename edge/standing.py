@@ -70,6 +70,19 @@ class Standing:
         ]
         return _entries(request, found, running)[-limit:]
 
+    async def now(self, conversation: str) -> "Now":
+        """Return how a conversation stands, without what was said in it. Raises BusFault."""
+        state, written = await self._remembered.written(conversation)
+        while written:
+            info = await self._bus.api(f"STREAM.INFO.{self._bus.stream}")
+            cursor, before = int(info["state"]["last_seq"]), written
+            # What has changed since would be told neither with the state nor after the cursor.
+            state, written = await self._remembered.written(conversation)
+            if written == before:
+                floor = await self._floor(state, written)
+                return Now(cursor, state, await self._speaking(conversation, floor, cursor))
+        return Now(0, state, [])
+
     async def snapshot(self, request: Request, conversation: str) -> AsOf:
         """Return how a conversation stands, and where. Raises BusFault."""
         state, written = await self._remembered.written(conversation)
@@ -118,6 +131,15 @@ class Standing:
             except UNREADABLE:
                 continue
         return list(speaking.by_task.values())
+
+
+@dataclass(frozen=True)
+class Now:
+    """How a conversation stands at a place of the log, and what is being said there."""
+
+    cursor: int
+    state: SessionState
+    running: list[RunningTask]
 
 
 class Speaking:

@@ -1,12 +1,16 @@
 """A chat completion as one answer: from the whole messages of the log, not from their pieces."""
 
+import asyncio
 import time
+
+from starlette.requests import ClientDisconnect, Request
 
 from edge.chunks import count
 from edge.exchange import Exchange, Outcome
 from edge.failures import failure_of
 from edge.following import Event
 from edge.openai_shapes import AnsweredMessage, Call, CalledFunction, ChatCompletion, Choice
+from edge.outflow import until_left
 from edge.problem import Refusal
 from schemas.base import tag_of
 from schemas.conversation import BatchFinished, MessageAnswered, TaskState
@@ -33,6 +37,21 @@ async def wait_for_end(exchange: Exchange) -> Outcome:
             outcome = await exchange.outcome()
     exchange.finished = True
     return outcome
+
+
+async def until_answered(request: Request, exchange: Exchange) -> Outcome:
+    """The same for a client that waits. Raises ClientDisconnect once it does so no more."""
+    waiting = asyncio.ensure_future(wait_for_end(exchange))
+    left = asyncio.ensure_future(until_left(request.receive))
+    try:
+        await asyncio.wait((waiting, left), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        raise ClientDisconnect
+    finally:
+        for task in (waiting, left):
+            task.cancel()
+        await asyncio.wait((waiting, left))
 
 
 def complete(exchange: Exchange, outcome: Outcome, model: str) -> ChatCompletion:
