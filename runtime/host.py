@@ -28,6 +28,7 @@ from runtime.errors import (
 from runtime.heartbeat import Heartbeat
 from runtime.holdings import Holdings
 from runtime.inhand import Hands, Job
+from runtime.laggards import Laggards
 from runtime.neighbours import Neighbours
 from runtime.reconcile import Reconciler
 from runtime.shard import Shard
@@ -115,6 +116,7 @@ class Host:
             asyncio.create_task(self._guard(self.holdings.keep), name="holdings"),
             asyncio.create_task(self._guard(self._reconciler.run), name="reconciler"),
             asyncio.create_task(self._guard(self._store.run), name="store"),
+            asyncio.create_task(self._guard(Laggards(self.bus).run), name="laggards"),
             asyncio.create_task(self._guard(self.vigil.run), name="vigil"),
             asyncio.create_task(self._guard(self._tell_jobs), name="hands"),
         ]

@@ -143,14 +143,16 @@ async def learn_incarnation(bus: Bus) -> bool:
     return before != bus.created
 
 
-async def read_current(bus: Bus) -> set[str]:
-    """The nodes of a cluster whose copy of the stream is not behind, by the word of its leader.
+async def read_behind(bus: Bus) -> dict[str, str]:
+    """The nodes of a cluster whose copy of the stream is behind, each with the stream's leader.
 
-    Under load one that is fine may be a message behind at any moment. Raises BusFault.
+    By the word of that leader: under load one that is fine may be a message behind at any moment.
+    Raises BusFault.
     """
     cluster = (await bus.api(f"STREAM.INFO.{bus.stream}")).get("cluster") or {}
-    current = {str(one["name"]) for one in cluster.get("replicas") or [] if one.get("current")}
-    return current | {str(cluster.get("leader", ""))}
+    leader = str(cluster.get("leader", ""))
+    behind = [one for one in cluster.get("replicas") or [] if not one.get("current")]
+    return {str(one["name"]): leader for one in behind}
 
 
 def _compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:

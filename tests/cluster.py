@@ -101,11 +101,17 @@ class Node:
 
 
 class Cluster:
-    """Three nodes. If they are `piped` they reach each other through this process's loop."""
+    """Three nodes. If they are `piped` they reach each other through this process's loop.
 
-    def __init__(self, folder: Path, binary: str, *, piped: bool = False) -> None:
+    By a `Sieve` a node can be kept from hearing of some things only.
+    """
+
+    def __init__(
+        self, folder: Path, binary: str, *, piped: bool = False, pipe: type[Pipe] = Pipe
+    ) -> None:
         self._folder = folder
         self._piped = piped
+        self._pipe = pipe
         clients, self._routes, monitors = (free_ports(NODES) for _ in range(3))
         self.nodes = [
             Node(
@@ -139,7 +145,7 @@ class Cluster:
         """Start all nodes, and wait until they have chosen a leader among them."""
         self._write_configuration()
         for pair in permutations(range(NODES if self._piped else 0), 2):
-            pipe = Pipe(self._routes[pair[1]])
+            pipe = self._pipe(self._routes[pair[1]])
             self._pipes[pair] = await self._stack.enter_async_context(pipe)
         for number, node in enumerate(self.nodes):
             node.settings["ROUTES"] = self._routes_of(number)
@@ -182,6 +188,12 @@ class Cluster:
                 pipe.cut()
             else:
                 pipe.hold()
+
+    def starve(self, number: int, group: str) -> None:
+        """Let a node and the others tell each other nothing of one raft group."""
+        words = f".{group} ".encode()
+        for pipe in self._pipes_of(number):
+            pipe.lose(lambda message: words in message.partition(b"\r\n")[0])
 
     def join(self, number: int) -> None:
         """Let the others reach a node again."""

@@ -224,12 +224,24 @@ class Pipe(Proxy):
             yield data
 
 
+class Sieve(Pipe):
+    """Passes what servers tell each other one message at a time, so that it may lose some."""
+
+    async def _pass_questions(
+        self, line: asyncio.Task[None], source: asyncio.StreamReader, way: _Way
+    ) -> None:
+        await self._pass_answers(line, source, way)
+
+    def _read(self, source: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        return _messages(source)
+
+
 async def _messages(source: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """What a server says, one message at a time: a line, and what the line says follows it."""
     with contextlib.suppress(asyncio.IncompleteReadError):
         while True:
             line = await source.readuntil(b"\r\n")
-            if line.startswith((b"MSG ", b"HMSG ")):
+            if line.startswith((b"MSG ", b"HMSG ", b"RMSG ")):
                 yield line + await source.readexactly(int(line.split()[-1]) + 2)
             else:
                 yield line

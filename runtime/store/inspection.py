@@ -8,15 +8,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
-
-import structlog
 
 from runtime.bus import Bus
 from runtime.errors import FORBIDDEN, DataMissing, Denied, Unknown
 from runtime.loads import list_consumers
+from runtime.store.blind import Info, find_blind, reached, stays_blind
 from runtime.store.marks import BUCKET, Kept, Mark, MarkFile, newest, read_marks
-from runtime.streams import described, find_stream, incarnation, read_current
+from runtime.streams import described, find_stream, incarnation
 
 CURE = (
     "Nothing was changed. Restore the store from a backup; or go on with what can still be found"
@@ -26,18 +24,8 @@ SAMPLES = 16
 """Reads that are spread over a stream: each loads a block of some megabytes into the server."""
 MOST_READ = 50_000
 """Sequences up to which every message is read where one is thorough."""
-LOOKS = (0.0, 0.05, 0.2, 0.5)
-"""Pauses before each further look at a consumer that seems not to see a message."""
-MORE_LOOKS = (0.75, 1.0, 1.5, 2.0, 2.0, 2.0)
-"""The same in a cluster, where a copy of the stream may have messages it has yet to apply."""
 SURE_AFTER = 1.0
 """Seconds after which a second look must find the same: a cluster may just be starting."""
-
-PROOFS = 2
-"""How often a consumer must not see a message where its node has all of the stream."""
-
-Info = dict[str, Any]
-log = structlog.get_logger()
 
 
 @dataclass
@@ -159,59 +147,17 @@ def _ahead(found: Found, stream: str) -> list[str]:
     ]
 
 
-def reached(consumer: Info) -> int:
-    """The highest sequence that a consumer has passed."""
-    return max(
-        int(consumer["delivered"]["stream_seq"]),
-        int((consumer.get("ack_floor") or {}).get("stream_seq", 0)),
-    )
-
-
 async def _blind(bus: Bus, found: Found) -> list[str]:
-    """A consumer that has nothing to deliver although a message for it is there.
-
-    That is how a block shows that cannot be read, where the stream's index still counts it.
-    """
-    last, seeming = found.last_seq(bus.stream), {}
-    for one in found.consumers or []:
-        if int(one["num_pending"]) or reached(one) >= last:
-            continue
-        newest_one = await bus.last(str(one["config"].get("filter_subject") or ">"))
-        if newest_one is None or newest_one.seq > last or newest_one.seq <= reached(one):
-            continue
-        seeming[str(one["name"])] = (reached(one), newest_one.seq)
-    sure = await asyncio.gather(*(_stays_blind(bus, name, seeming[name][1]) for name in seeming))
-    blind = [
-        f"{name} (at {at}, not seeing {seq})"
-        for stays, (name, (at, seq)) in zip(sure, seeming.items(), strict=True)
-        if stays
-    ]
+    seeming = await find_blind(bus, found.consumers or [], found.last_seq(bus.stream))
+    sure = await asyncio.gather(*(stays_blind(bus, one) for one in seeming))
+    blind = [one for one, stays in zip(seeming, sure, strict=True) if stays]
     if not blind:
         return []
+    said = [f"{one.name} (at {one.reached}, not seeing {one.seq})" for one in blind[:3]]
     return [
         f"{len(blind)} consumers of {bus.stream} do not see messages that are there:"
-        f" {', '.join(blind[:3])}{', …' if len(blind) > 3 else ''}"
+        f" {', '.join(said)}{', …' if len(blind) > 3 else ''}"
     ]
-
-
-async def _stays_blind(bus: Bus, consumer: str, seq: int) -> bool:
-    """Whether a message is not seen either by a consumer that is asked after it was found.
-
-    What came between two questions under load, or since, would be taken for lost. So would what
-    the consumer's node does not have yet: where that copy of the stream is behind, not seeing
-    proves nothing, for the stream's leader has the message.
-    """
-    proofs = 0
-    for pause in (*LOOKS, *(MORE_LOOKS if bus.replicas > 1 else ())):
-        await asyncio.sleep(pause)
-        one = await bus.api(f"CONSUMER.INFO.{bus.stream}.{consumer}")
-        if int(one["num_pending"]) or reached(one) >= seq:
-            return False
-        leader = str((one.get("cluster") or {}).get("leader", ""))
-        proofs += not leader or leader in await read_current(bus)
-    if proofs < PROOFS:
-        log.warning("consumer_behind", consumer=consumer, node=leader, reached=reached(one))
-    return proofs >= PROOFS
 
 
 async def _headless(bus: Bus, found: Found) -> list[str]:

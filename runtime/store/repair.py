@@ -15,7 +15,8 @@ import structlog
 from runtime.audit import record_action
 from runtime.bus import GROUP_MESSAGES, Bus, Outgoing, expiry
 from runtime.errors import DataMissing, Denied
-from runtime.store.inspection import Found, inspect, reached
+from runtime.store.blind import reached
+from runtime.store.inspection import Found, inspect
 from runtime.store.marks import WATCHED, Kept, Mark, MarkFile, replace_mark
 from runtime.streams import (
     create_stream,

@@ -11,7 +11,7 @@ from runtime.bus import Bus, Stored
 from runtime.codes import UNKNOWN_STREAM
 from runtime.connection import Connection
 from runtime.errors import DataMissing, Denied
-from runtime.store import inspection
+from runtime.store import blind, inspection
 from runtime.store.inspection import check_store
 
 LEADER, FOLLOWER = "node-1", "node-2"
@@ -74,7 +74,7 @@ class Cluster(Bus):
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOKS", "MORE_LOOKS"):
-        monkeypatch.setattr(inspection, name, [0.0] * len(getattr(inspection, name)))
+        monkeypatch.setattr(blind, name, [0.0] * len(getattr(blind, name)))
     monkeypatch.setattr(inspection, "SURE_AFTER", 0.0)
 
 
