@@ -11,6 +11,9 @@ import msgspec
 from schemas.base import Job, Message, Request
 from schemas.ownership import SUPPORT, Assignee, Case
 
+MAILER = "mailer"
+"""The worker that sends e-mail, unless a desk's options name another."""
+
 Presence = Literal["online", "busy", "away", "offline"]
 Level = Literal["urgent", "high", "normal"]
 
@@ -87,7 +90,13 @@ class Attend(Request[AgentView], tag="agent.attend"):
 
 
 class Seen(Message, tag="agent.seen"):
-    """An agent's screen is open: said by the edge while their feed is."""
+    """An agent's screen is open, or they have done something: said by the edge while their feed
+    is, several times within the deployment's `away`. It says nothing of an agent who has said
+    that they are offline."""
+
+
+class AgentQuiet(Message, tag="agent.quiet"):
+    """An agent's reminder to themselves: it may be that they have not been seen for a while."""
 
 
 # -- said to a desk ------------------------------------------------------------------------
@@ -114,6 +123,10 @@ class QuickReplies(Message, tag="desk.quick_replies"):
     replies: tuple[QuickReply, ...]
 
 
+class ListQuickReplies(Request[QuickReplies], tag="desk.list_quick_replies"):
+    """Which ones there are."""
+
+
 class SaveQuickReply(Request[QuickReplies], tag="desk.save_quick_reply"):
     """Add one, or change that of an `id`. Refused: 404, 413 `too_many`, 422."""
 
@@ -127,6 +140,27 @@ class DropQuickReply(Request[QuickReplies], tag="desk.drop_quick_reply"):
     """Take one away. Refused: 404."""
 
     id: str
+
+
+class MailBegan(Message, tag="desk.mail_began"):
+    """A letter is on its way; the session hears what becomes of it (MailSettled)."""
+
+    run: str
+
+
+class MailCase(Request[MailBegan], tag="desk.mail_case"):
+    """Have a letter written about a conversation, to those whom the mailer's options allow.
+
+    Refused: 422 `bad_recipient`, 503 `mailer_not_deployed`.
+    """
+
+    session: str
+    to: tuple[str, ...] = ()
+    messages: int = 10
+
+
+class DeskDue(Message, tag="desk.due"):
+    """A desk's reminder to itself: an offer lapses, it opens or closes, a case goes back."""
 
 
 # -- done by the mailer --------------------------------------------------------------------
@@ -151,24 +185,47 @@ class SendMail(Job[Mailed], tag="mailer.send"):
 
 
 class Waiting(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A case in a desk's queue; `offered` is to whom, `tried` who let it pass."""
+    """A case in a desk's queue, of which only what is needed to choose is kept.
+
+    `offered` is to whom and `until` when, `tried` who let it pass. `asked` and `asked_for` are
+    what the session was last told of that, in which epoch; its own word is the case's. `closed`
+    says that it knows that nobody is there, `mailed` that somebody was written to, `returned`
+    in which epoch the bot was asked to go on.
+    """
 
     case: Case
     since: datetime
     offered: Assignee | None = None
     until: datetime | None = None
     tried: list[str] = []
+    asked: int = -1
+    asked_for: str = ""
+    closed: bool = False
+    mailed: bool = False
+    returned: int = -1
 
 
 class DeskState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A team's queue, who is there, and what they have."""
 
     waiting: dict[str, Waiting] = {}
+    beyond: dict[str, int] = {}
+    """Sessions that wait for room in the queue, the first one first, and their epochs."""
     taken: dict[str, str] = {}
     """Sessions that agents have, and which agent."""
+    epochs: dict[str, int] = {}
+    """In which epoch each of those was taken."""
+    leaving: dict[str, datetime] = {}
+    """Those whose agent has gone, and when each goes back to the queue."""
     agents: dict[str, AgentView] = {}
+    idle: dict[str, datetime] = {}
+    """When each agent last took a case or was done with one."""
+    mails: dict[str, str] = {}
+    """Letters on their way, by their runs, and about which session."""
     replies: list[QuickReply] = []
     seeded: bool = False
+    due: datetime | None = None
+    """When the desk is to be reminded."""
 
 
 class AgentState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -184,3 +241,7 @@ class AgentState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Sessions that are theirs, and the epoch in which they became so."""
     seen: datetime | None = None
     since: datetime | None = None
+    said: Presence = "offline"
+    """What they have said themselves; `presence` is that while they are seen."""
+    due: datetime | None = None
+    """When it is looked at again whether they are."""

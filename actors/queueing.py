@@ -1,0 +1,320 @@
+"""What a desk does with its queue in one turn: offers that lapse, cases that are offered, those
+that come while it is closed, go back to the bot, or come back because an agent has gone.
+
+The sessions decide; what they are told by an older epoch they ignore, and say how things are.
+"""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from actors.desk_options import DeskOptions
+from actors.roster import by_urgency, choose, is_there, is_watched, loads, trim_case
+from runtime.turn import Turn
+from schemas.base import Address, Message
+from schemas.desk import DeskDue, DeskState, SendMail, Waiting
+from schemas.ownership import (
+    Assignee,
+    Case,
+    CloseForNow,
+    OfferCase,
+    Requeue,
+    ReturnToBot,
+    SlaAlert,
+    desk_topic,
+)
+from schemas.shifts import closing, is_open, next_opening
+
+MOST_WAITING = 200
+MOST_BEYOND = 500
+MOST_TAKEN = 500
+MOST_MAILS = 200
+MOST_AT_ONCE = 50
+"""Cases that one turn tells that the desk is closed: the next turn tells the others."""
+MOST_BYTES = 112 * 1024
+"""Of the state, after which no further case is kept."""
+DUE = "due"
+NOBODY = "nobody came"
+GONE = "the agent has gone"
+
+
+class Queue:
+    """A desk's queue, in the turn that changes it."""
+
+    def __init__(self, state: DeskState, options: DeskOptions, ctx: Turn) -> None:
+        self._state = state
+        self._options = options
+        self._ctx = ctx
+        self._now = ctx.now
+
+    # -- what is heard ---------------------------------------------------------------------
+
+    def is_late(self, case: Case) -> bool:
+        """Whether something newer is known of a session than this."""
+        state, name = self._state, case.session
+        if waiting := state.waiting.get(name):
+            return waiting.case.created == case.created and case.epoch < waiting.case.epoch
+        return case.epoch < max(state.epochs.get(name, -1), state.beyond.get(name, -1))
+
+    def wait(self, case: Case) -> None:
+        """A case waits for a person."""
+        state, name = self._state, case.session
+        self._drop(name)
+        waiting = state.waiting.get(name)
+        if waiting is None:
+            since = case.pending_since or self._now
+            waiting = state.waiting[name] = Waiting(case=trim_case(case), since=since)
+            if case.assignee is not None:
+                self._offer(waiting, case.assignee)
+            return
+        was, waiting.case = waiting.case, trim_case(case)
+        if case.epoch != was.epoch and case.closed_until is None:
+            waiting.closed = False  # it may have been told by an epoch that was over
+        offered, told = waiting.offered, waiting.asked == was.epoch and not waiting.asked_for
+        had = offered is not None and was.assignee is not None and was.assignee.id == offered.id
+        if had and case.assignee is None and not told:
+            # The session's own clock has taken the offer back.
+            self._let_pass(waiting)
+
+    def take(self, case: Case, agent: str) -> None:
+        """A person has a case."""
+        state, name = self._state, case.session
+        had = state.taken.get(name)
+        state.waiting.pop(name, None)
+        state.beyond.pop(name, None)
+        if had != agent:
+            self._drop(name)
+        self._stir(agent)
+        if had is None and len(state.taken) >= MOST_TAKEN:
+            self._ctx.log.warning("case_not_watched", session=name, taken=len(state.taken))
+            return
+        state.taken[name], state.epochs[name] = agent, case.epoch
+        seen = state.agents.get(agent)
+        # Who seems to be gone has as long as any other to show that they are not.
+        if had != agent and is_watched(seen) and not is_there(seen):
+            state.leaving[name] = self._now + self._options.missed_for
+
+    def end(self, case: Case) -> None:
+        """The bot has a case."""
+        self._state.waiting.pop(case.session, None)
+        self._drop(case.session)
+
+    def leave(self, agent: str) -> None:
+        """An agent has gone: their cases go back after a grace."""
+        for session, who in self._state.taken.items():
+            if who == agent:
+                self._state.leaving.setdefault(session, self._now + self._options.missed_for)
+
+    def come(self, agent: str) -> None:
+        """An agent is there again: their cases stay, and what they let pass may be offered."""
+        state = self._state
+        for session, who in state.taken.items():
+            if who == agent:
+                state.leaving.pop(session, None)
+        for waiting in state.waiting.values():
+            if agent in waiting.tried:
+                waiting.tried.remove(agent)
+
+    def mail(self, case: Case, to: tuple[str, ...] = (), messages: int = 10) -> str:
+        """Have a letter written; returns its run."""
+        job = SendMail(case=case, to=to, messages=messages)
+        run = self._ctx.start(Address(self._options.mailer, case.session), job)
+        self._state.mails[run] = case.session
+        while len(self._state.mails) > MOST_MAILS:
+            self._state.mails.pop(next(iter(self._state.mails)))
+        return run
+
+    @property
+    def can_mail(self) -> bool:
+        """Whether somebody is there to write."""
+        return self._ctx.deployed(self._options.mailer, "worker", handling=SendMail)
+
+    # -- what follows ----------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Do all that is due, and come back for the rest."""
+        opened = is_open(self._options.calendar, self._now)
+        self._make_room()
+        self._lapse()
+        if opened:
+            self._reopen()
+        else:
+            self._close()
+        self._give_up()
+        self._put_back()
+        self._bound()
+        self._ask()
+        self._watch(opened)
+
+    def _make_room(self) -> None:
+        """Take in those beyond, of whom no more is known than that they wait."""
+        state = self._state
+        if self._ctx.deployed(self._options.sessions, "keyed"):
+            lives = self._ctx.furthest(self._options.sessions)
+            for name in [n for n, one in state.waiting.items() if one.since + lives < self._now]:
+                del state.waiting[name]  # the session itself is no more
+        while state.beyond and len(state.waiting) < MOST_WAITING * 9 // 10:
+            name = next(iter(state.beyond))
+            case = Case(
+                session=name,
+                mode="pending_manual",
+                epoch=state.beyond.pop(name),
+                team=self._ctx.key,
+            )
+            state.waiting[name] = Waiting(case=case, since=self._now)
+
+    def _lapse(self) -> None:
+        """Withdraw what is offered to agents who have gone, have let it pass, or have too much."""
+        state, held = self._state, loads(self._state)
+        for waiting in reversed(by_urgency(state, self._now)):
+            if waiting.offered is None:
+                continue
+            agent = state.agents.get(waiting.offered.id)
+            if waiting.until is not None and waiting.until <= self._now:
+                self._let_pass(waiting)
+            elif agent is None or not is_there(agent) or len(held[agent.id]) > agent.capacity:
+                held[waiting.offered.id].discard(waiting.case.session)
+                waiting.offered = waiting.until = None
+
+    def _let_pass(self, waiting: Waiting) -> None:
+        limit = self._options.offered_for
+        since = (waiting.until or self._now) - limit
+        if waiting.offered is not None:
+            waiting.tried.append(waiting.offered.id)
+        waiting.offered = waiting.until = None
+        alert = SlaAlert(case=waiting.case, kind="offer", since=since, limit=limit.total_seconds())
+        self._ctx.emit(desk_topic(self._ctx.key), alert)
+
+    def _reopen(self) -> None:
+        """Offer what waits to whoever has room, the most urgent first."""
+        state = self._state
+        held = loads(state)
+        for waiting in by_urgency(state, self._now):
+            waiting.closed = False
+            if waiting.offered is not None or not self._options.auto_assign:
+                continue
+            if agent := choose(state, waiting, held):
+                self._offer(waiting, Assignee(agent.id, agent.name))
+                held[agent.id].add(waiting.case.session)
+
+    def _offer(self, waiting: Waiting, agent: Assignee) -> None:
+        waiting.offered, waiting.until = agent, self._now + self._options.offered_for
+
+    def _close(self) -> None:
+        """Say that nobody is there, and have the team written to, once for each case."""
+        new = [one for one in self._state.waiting.values() if not (one.closed or one.offered)]
+        if not new:
+            return
+        until = next_opening(self._options.calendar, self._now)
+        for waiting in new[:MOST_AT_ONCE]:
+            case, waiting.closed = waiting.case, True
+            if not waiting.mailed and self.can_mail:
+                self.mail(case)
+                waiting.mailed = True
+            told = CloseForNow(epoch=case.epoch, until=until, mailed=waiting.mailed)
+            self._tell(case.session, told)
+
+    def _give_up(self) -> None:
+        """Let the bot go on with what nobody has taken for too long."""
+        for waiting in self._state.waiting.values():
+            due = self._given_up_at(waiting)
+            if due is not None and due <= self._now:
+                waiting.returned = waiting.case.epoch
+                self._tell(
+                    waiting.case.session, ReturnToBot(epoch=waiting.case.epoch, reason=NOBODY)
+                )
+
+    def _given_up_at(self, waiting: Waiting) -> datetime | None:
+        patience, tells = self._options.patience, waiting.returned != waiting.case.epoch
+        if patience is None or waiting.offered is not None or not tells:
+            return None
+        return waiting.since + patience
+
+    def _put_back(self) -> None:
+        """Have those whose agent has not come back wait again; the session says when they do."""
+        state = self._state
+        for name in [name for name, due in state.leaving.items() if due <= self._now]:
+            del state.leaving[name]
+            self._tell(name, Requeue(epoch=state.epochs.get(name, 0), reason=GONE))
+
+    def _drop(self, name: str) -> None:
+        """Nobody has a session any more, as far as is known."""
+        state = self._state
+        if (agent := state.taken.pop(name, None)) is not None:
+            self._stir(agent)
+        for held in (state.epochs, state.leaving, state.beyond):
+            held.pop(name, None)
+
+    def _stir(self, agent: str) -> None:
+        """An agent has begun something, or ended it."""
+        if agent in self._state.agents:
+            self._state.idle[agent] = self._now
+
+    # -- telling ---------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Tell each session to whom it is offered, where it says otherwise; once an epoch."""
+        for name, waiting in self._state.waiting.items():
+            case, offered = waiting.case, waiting.offered
+            wanted = "" if offered is None else offered.id
+            known = "" if case.assignee is None else case.assignee.id
+            if wanted == known or (waiting.asked, waiting.asked_for) == (case.epoch, wanted):
+                continue
+            waiting.asked, waiting.asked_for = case.epoch, wanted
+            self._tell(name, OfferCase(epoch=case.epoch, agent=offered, until=waiting.until))
+
+    def _tell(self, session: str, message: Message) -> None:
+        if self._ctx.deployed(self._options.sessions, "keyed", handling=type(message)):
+            self._ctx.tell(Address(self._options.sessions, session), message)
+
+    # -- what is kept ----------------------------------------------------------------------
+
+    def _bound(self) -> None:
+        """Keep as many cases as there is room for; the least urgent wait beyond, by their names."""
+        state = self._state
+        while excess := self._excess():
+            queue = by_urgency(state, self._now)
+            free = [waiting for waiting in queue if waiting.offered is None]
+            for waiting in (free or queue)[-excess:]:
+                name = waiting.case.session
+                del state.waiting[name]
+                state.beyond[name] = waiting.case.epoch
+        while len(state.beyond) > MOST_BEYOND or (state.beyond and self._is_large()):
+            name = next(reversed(state.beyond))
+            del state.beyond[name]
+            self._ctx.log.warning("queue_full", session=name, waiting=len(state.waiting))
+
+    def _excess(self) -> int:
+        """How many cases are too many."""
+        waiting = len(self._state.waiting)
+        if waiting > MOST_WAITING:
+            return waiting - MOST_WAITING
+        return min(waiting, 10) if self._is_large() else 0
+
+    def _is_large(self) -> bool:
+        return len(msgspec.json.encode(self._state)) > MOST_BYTES
+
+    def _watch(self, opened: bool) -> None:
+        """Be reminded of what comes next; one reminder serves all."""
+        state, dues = self._state, [*self._state.leaving.values()]
+        for waiting in state.waiting.values():
+            dues += [due for due in (waiting.until, self._given_up_at(waiting)) if due is not None]
+        if state.waiting and (change := self._change(opened)) is not None:
+            dues.append(change)
+        due = min(dues, default=None)
+        if due == state.due:
+            return
+        state.due = due
+        if due is None:
+            self._ctx.forget(DUE)
+            return
+        furthest = self._ctx.furthest(self._ctx.address.actor)
+        self._ctx.remind(DUE, DeskDue(), after=min(max(due - self._now, timedelta()), furthest))
+
+    def _change(self, opened: bool) -> datetime | None:
+        """When the desk opens or closes, as far as that changes anything."""
+        if opened:
+            return closing(self._options.calendar, self._now)
+        if any(not (one.closed or one.offered) for one in self._state.waiting.values()):
+            return self._now
+        return next_opening(self._options.calendar, self._now)
