@@ -9,8 +9,8 @@ from typing import ClassVar
 import msgspec
 
 from actors.limits import clip
-from actors.live import SessionOptions
 from actors.opening import check_owner, no_model, serves
+from actors.session_options import SessionOptions
 from runtime.actor import Actor, handler
 from runtime.errors import Reject
 from runtime.turn import Turn

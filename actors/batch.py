@@ -12,6 +12,7 @@ from actors.policy import (
     brief,
     choose,
     enough,
+    enter,
     is_over,
     judge_task,
     needs_judge,
@@ -19,6 +20,7 @@ from actors.policy import (
     note,
     outcome,
     succeeded,
+    task_ended,
 )
 from runtime.actor import Actor, handler
 from runtime.turn import EVENT_TTL, Turn
@@ -44,6 +46,8 @@ from schemas.record import RunFailed
 DEADLINE = "deadline"
 SUPERSEDED = "superseded"
 ABORTED = "aborted"
+GONE = "model_not_found"
+STATUSES = {DEADLINE: 504, GONE: 404}
 
 
 class Batch(Actor):
@@ -94,6 +98,8 @@ class Batch(Actor):
         task = self._task(message.task, ctx)
         if task is None or not task.waiting:
             self._refuse(message, task, ctx)
+        elif not task.run:
+            self._enter(message, task, ctx)
         elif message.run:
             task.run, task.waiting = message.run, False
         else:
@@ -117,6 +123,7 @@ class Batch(Actor):
         began = self.state.created
         seconds = ((self.state.due or began) - began).total_seconds()
         over = self._stop_rest(DEADLINE, f"not done within {seconds:g} s", ctx)
+        # Told in any case: what has waited for its turn does so no longer.
         self._tell(RunsOver(runs=tuple(over)), ctx)
         self._close(ctx)
 
@@ -148,6 +155,13 @@ class Batch(Actor):
         else:
             self._finish(name, task, ctx, failed=True)
             self._settle(ctx, [task.run])
+
+    def _enter(self, message: RunOpened, task: TaskState, ctx: Turn) -> None:
+        """The turn of a task has come that has waited; or nobody is there any more to do it."""
+        enter(self.state, task, message)
+        if not message.run:
+            self._fail(message.task, task, GONE, message.reason, ctx)
+            self._settle(ctx, [])
 
     def _may_go_on(self, ctx: Turn) -> bool:
         """Whether a further run can be asked for: there is time left, and somebody to ask."""
@@ -202,7 +216,7 @@ class Batch(Actor):
             if not task.waiting:
                 self._stop(name, task.run, reason, ctx)
             self._fail(name, task, code, reason, ctx)
-        return [task.run for task in rest.values()]
+        return [task.run for task in rest.values() if task.run]
 
     def _stop(self, name: str, run: str, reason: str, ctx: Turn) -> None:
         ctx.stop(run, reason)
@@ -210,7 +224,7 @@ class Batch(Actor):
 
     def _fail(self, name: str, task: TaskState, code: str, reason: str, ctx: Turn) -> None:
         task.outcome, task.code, task.reason = "failed", code, brief(reason)
-        task.http_status = 504 if code == DEADLINE else 0
+        task.http_status = STATUSES.get(code, 0)
         self._finish(name, task, ctx, failed=True)
 
     def _finish(self, name: str, task: TaskState, ctx: Turn, *, failed: bool = False) -> None:
@@ -233,6 +247,8 @@ class Batch(Actor):
             retry_after=task.retry_after,
         )
         self._emit(event, ctx)
+        if self.state.supervised:
+            self._tell(task_ended(ctx.key, name, task), ctx)
 
     def _close(self, ctx: Turn) -> None:
         """The one end of the batch."""

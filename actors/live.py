@@ -3,62 +3,17 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-import msgspec
-
-from actors.terms import Supervision
-from runtime.config import duration
+from actors.session_options import SessionOptions
 from runtime.turn import Turn
 from schemas.base import Address, Message
-from schemas.conversation import (
-    BATCH,
-    LONGEST,
-    Abort,
-    RunStopped,
-    RunWanted,
-    SweepDue,
-    TaskStopped,
-)
+from schemas.conversation import Abort, RunStopped, RunWanted, SweepDue, TaskStopped
 from schemas.model import Generate, conversation_topic
 from schemas.session import LiveRun, SessionState
 
-MOST_MARKS = 64
 SWEEP = "sweep"
 GRACE = timedelta(minutes=1)
 """How long after its time a run is swept: its batch should have ended it."""
 OVERDUE = "its time was over"
-
-
-class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`batches` is the type that gathers, `keep` how long what is told is kept.
-
-    A batch may take `deadline` unless its client says, and never more than `longest`, which
-    sessions and batches must outlive. `turns` and `tokens` are of what a model is shown of the
-    conversation (0: as the model's options say). `supervision` is of when people have it.
-    """
-
-    batches: str = BATCH
-    keep: str = "30d"
-    deadline: str = "30m"
-    longest: str = "12h"
-    turns: int = 10
-    tokens: int = 0
-    supervision: Supervision = Supervision()
-
-    def __post_init__(self) -> None:
-        duration(self.keep)
-        if duration(self.longest).total_seconds() > LONGEST:
-            raise ValueError(f"longest = {self.longest!r}: expected at most {LONGEST / 3600:.0f}h")
-        if duration(self.deadline) > duration(self.longest):
-            raise ValueError(f"deadline = {self.deadline!r}: expected at most {self.longest!r}")
-        if not 0 <= self.turns <= MOST_MARKS:
-            raise ValueError(f"turns = {self.turns!r}: expected 0 to {MOST_MARKS}")
-        if self.tokens < 0:
-            raise ValueError(f"tokens = {self.tokens!r}: expected 0 or more")
-
-    @property
-    def kept(self) -> timedelta:
-        """How long what is told is kept."""
-        return duration(self.keep)
 
 
 class Live:
@@ -129,7 +84,9 @@ class Live:
         return [
             run
             for run, live in self._state.live.items()
-            if message.run in ("", run) and message.batch in ("", live.batch)
+            if message.run in ("", run)
+            and message.batch in ("", live.batch)
+            and message.task in ("", live.task)
         ]
 
     def sweep(self) -> None:

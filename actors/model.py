@@ -122,6 +122,7 @@ class Model(Worker):
         prompt = await prompts.load_prompt(job.prompt, ctx.files)
         messages = prompts.put_first(options.system, prompt.messages)
         before = await recall(job, ctx, options.context)
+        messages = prompts.put_together(before.joined, messages)
         if job.candidates:
             messages.append(prompts.put_to_judge(await read_candidates(job, ctx)))
         thread = prompts.go_on(before.thread, messages)

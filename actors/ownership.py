@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.arriving import Arrivals
 from actors.limits import clip
-from actors.live import Live, SessionOptions
+from actors.live import Live
+from actors.session_options import SessionOptions
 from actors.terms import Notices
 from actors.waits import Waits
 from runtime.errors import Reject
@@ -237,6 +239,7 @@ class Ownership:
             raise RuntimeError(f"{self._ctx.address} is {hold.mode}: {mode!r} does not follow it")
         stopped = tuple(self._state.live)
         self._live.stop(stopped, IN_MANUAL, code=IN_MANUAL)
+        Arrivals(self._state, self._options, self._ctx).drop(IN_MANUAL, code=IN_MANUAL)
         was, hold.mode = hold.mode, mode
         hold.epoch, hold.assignee = hold.epoch + 1, assignee
         self._stamp()

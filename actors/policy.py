@@ -13,11 +13,13 @@ from schemas.conversation import (
     LONGEST,
     BatchState,
     BatchStatus,
+    RunOpened,
     StartBatch,
+    TaskEnded,
     TaskState,
     Wanted,
 )
-from schemas.model import Generated
+from schemas.model import Generated, Outcome
 
 MOST_REASON = 300
 """Characters of a reason that are kept: sixteen of them must fit into a state."""
@@ -29,10 +31,10 @@ _CONTROLS = dict.fromkeys(range(32), " ")
 
 
 def begin(message: StartBatch, *, owner: str, at: datetime) -> BatchState:
-    """The state of a batch whose first runs are started."""
+    """The state of a batch whose first runs are started, or wait for their turn."""
     state = BatchState(
         conversation=message.conversation,
-        status="PROCESSING",
+        status="PROCESSING" if any(task.run for task in message.tasks) else "PENDING",
         prompt=message.prompt,
         said=message.said,
         context=message.context,
@@ -43,13 +45,28 @@ def begin(message: StartBatch, *, owner: str, at: datetime) -> BatchState:
         owner=owner,
         session=message.session,
         keep=message.keep,
+        supervised=message.supervised,
     )
     for task, wanted in zip(message.tasks, message.wanted, strict=True):
         first = wanted.actors[0]
         state.tasks[task.task] = TaskState(
-            wanted=wanted, status="PROCESSING", actor=first, run=task.run, tried=[first]
+            wanted=wanted,
+            status="PROCESSING" if task.run else "PENDING",
+            actor=first,
+            run=task.run,
+            waiting=not task.run,
+            tried=[first],
         )
     return state
+
+
+def enter(state: BatchState, task: TaskState, opened: RunOpened) -> None:
+    """A task that has waited has its turn: by the first of its actors that is still there."""
+    state.status, state.context = "PROCESSING", opened.context
+    task.status, task.run, task.waiting = "PROCESSING", opened.run, False
+    actors = task.wanted.actors
+    if opened.actor in actors:
+        task.actor, task.tried = opened.actor, list(actors[: actors.index(opened.actor) + 1])
 
 
 def brief(text: str, most: int = MOST_REASON) -> str:
@@ -113,6 +130,12 @@ def judge_task(state: BatchState, over: str) -> TaskState:
         waiting=True,
         tried=[judge],
     )
+
+
+def task_ended(batch: str, name: str, task: TaskState) -> TaskEnded:
+    """What a session that is supervised is told of a task's end."""
+    outcome: Outcome = "answered" if task.status == "SUCCESS" else task.outcome or "failed"
+    return TaskEnded(batch=batch, task=name, outcome=outcome, code=task.code, excerpt=task.excerpt)
 
 
 def read_number(text: str, most: int) -> int | None:

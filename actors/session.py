@@ -5,9 +5,10 @@ Every run of a conversation is started here, so that all of them can be stopped 
 
 from datetime import datetime, timedelta
 
+from actors.arriving import Arrivals
 from actors.assisting import Assisting
 from actors.limits import check_customer, clip
-from actors.live import GRACE, MOST_MARKS, OVERDUE, Live
+from actors.live import GRACE, OVERDUE, Live
 from actors.opening import (
     check_opening,
     check_owner,
@@ -18,6 +19,7 @@ from actors.opening import (
     title_of,
     unknown,
 )
+from actors.session_options import MOST_MARKS
 from actors.supervised import Supervised, check_team
 from runtime.actor import handler
 from runtime.config import duration
@@ -40,7 +42,8 @@ from schemas.conversation import (
     TaskMoved,
     Wanted,
 )
-from schemas.model import Context, Utterance, history_topic
+from schemas.model import Utterance, history_topic
+from schemas.session import Queued
 
 
 class Session(Supervised, Assisting):
@@ -58,7 +61,8 @@ class Session(Supervised, Assisting):
         if message.customer is not None:
             check_customer(message.customer)
         self._check_thread(message.thread, ctx)
-        check_room(len(self.state.live), message)
+        waiting = sum(len(entry.tasks) for entry in self.state.queued)
+        check_room(len(self.state.live) + waiting, message)
         self._check_batches(ctx)
         wanted = choose_actors(message, ctx)
         try:
@@ -70,14 +74,18 @@ class Session(Supervised, Assisting):
     def _open(
         self, batch: str, message: OpenBatch, wanted: tuple[Wanted, ...], ctx: Turn
     ) -> BatchOpened:
-        context = self._context(message, ctx)
         seconds = message.deadline or duration(self.options.deadline).total_seconds()
         self._check_lifetime(timedelta(seconds=seconds), ctx)
-        self._note(message, batch, ctx)
-        live = Live(self.state, self.options, ctx)
-        runs = _first_runs(batch, message, wanted, context, ctx.now + timedelta(seconds=seconds))
-        tasks = tuple(OpenTask(task=run.task, model=run.model, run=live.start(run)) for run in runs)
-        live.emit(BatchBegan(batch=batch, tasks=tasks))
+        entry = _entry(batch, message, wanted, ctx.now + timedelta(seconds=seconds))
+        arrivals = Arrivals(self.state, self.options, ctx)
+        policy = arrivals.policy(message.arriving)
+        joined = arrivals.interrupt() if policy == "interrupt" else ()
+        context, before = arrivals.context(entry, joined), 0
+        if policy == "queue":
+            before = arrivals.wait(entry)
+        self._note(message, batch, joined, ctx)
+        tasks = entry.tasks if before else arrivals.begin(entry, context)
+        Live(self.state, self.options, ctx).emit(BatchBegan(batch=batch, tasks=tasks))
         start = StartBatch(
             conversation=ctx.key,
             tasks=tasks,
@@ -90,12 +98,18 @@ class Session(Supervised, Assisting):
             session=ctx.address.actor,
             after=ctx.sequence,
             keep=self.options.kept.total_seconds(),
+            supervised=bool(message.team),
         )
         ctx.tell(Address(self.options.batches, batch), start)
-        thread = self.state.thread
-        return BatchOpened(batch=batch, conversation=ctx.key, tasks=tasks, thread=thread)
+        return BatchOpened(
+            batch=batch,
+            conversation=ctx.key,
+            tasks=tasks,
+            queued=before,
+            thread=self.state.thread,
+        )
 
-    def _note(self, message: OpenBatch, batch: str, ctx: Turn) -> None:
+    def _note(self, message: OpenBatch, batch: str, joined: tuple[str, ...], ctx: Turn) -> None:
         """Remember that, when and by whom something was asked, and what was said with it."""
         ownership, hold = self.ownership(ctx), self.state.hold
         ownership.begin(ctx.envelope.principal)
@@ -103,31 +117,18 @@ class Session(Supervised, Assisting):
         hold.team = message.team or hold.team
         if message.customer is not None:
             ownership.know(message.customer)
+        if joined:
+            self.state.unanswered = [*joined, batch]
         if message.said is not None:
-            self._say(message.said, batch, ctx)
+            self._say(message.said, batch, joined, ctx)
 
-    def _say(self, said: Utterance, batch: str, ctx: Turn) -> None:
+    def _say(self, said: Utterance, batch: str, joined: tuple[str, ...], ctx: Turn) -> None:
         self.state.title = self.state.title or title_of(said)
         self.state.marks = [*self.state.marks, ctx.sequence][-MOST_MARKS:]
-        event = MessageSaid(batch=batch, message=said, by=ctx.envelope.principal)
+        event = MessageSaid(batch=batch, message=said, by=ctx.envelope.principal, joined=joined)
         ctx.emit(history_topic(ctx.key), event, ttl=self.options.kept)
         Live(self.state, self.options, ctx).emit(event)
         self.ownership(ctx).note(text_of(said), "user")
-
-    def _context(self, message: OpenBatch, ctx: Turn) -> Context | None:
-        """What the models are shown of what was said before; nothing if they are given it all."""
-        marks = self.state.marks
-        if message.whole or message.said is None or not marks:
-            return None
-        # A mark is of a request; what was said with it is stored after it. Not every turn was
-        # answered, so twice as many as are wanted are looked through.
-        most = 2 * (self.options.turns or MOST_MARKS)
-        return Context(
-            after=marks[-most:][0],
-            until=ctx.sequence,
-            turns=self.options.turns,
-            tokens=self.options.tokens,
-        )
 
     def _check_batches(self, ctx: Turn) -> None:
         if not ctx.deployed(self.options.batches, "keyed"):
@@ -179,6 +180,11 @@ class Session(Supervised, Assisting):
     def note_end(self, message: RunsOver, ctx: Turn) -> None:
         """Runs have ended: they need not be stopped any more."""
         Live(self.state, self.options, ctx).forget(message.runs)
+        self._advance(ctx)
+
+    def _advance(self, ctx: Turn) -> None:
+        """Let those that wait begin, if nothing is before them any more."""
+        Arrivals(self.state, self.options, ctx).advance()
 
     # -- stopping --------------------------------------------------------------------------
 
@@ -189,37 +195,31 @@ class Session(Supervised, Assisting):
         if self.state.created is None:
             raise unknown(ctx)
         live = Live(self.state, self.options, ctx)
-        runs = live.meant(message)
-        live.stop(runs, clip(message.reason) or "aborted")
-        return Aborted(runs=tuple(runs))
+        runs, reason = live.meant(message), clip(message.reason) or "aborted"
+        live.stop(runs, reason)
+        tasks = Arrivals(self.state, self.options, ctx).drop(reason, message)
+        self._advance(ctx)
+        return Aborted(runs=tuple(runs), tasks=tuple(tasks))
 
     @handler
     def sweep(self, message: SweepDue, ctx: Turn) -> None:
         """Stop runs whose batches should have ended them, so that nothing is live for ever."""
         Live(self.state, self.options, ctx).sweep()
+        self._advance(ctx)
 
 
-def _first_runs(
-    batch: str,
-    message: OpenBatch,
-    wanted: tuple[Wanted, ...],
-    context: Context | None,
-    expires: datetime,
-) -> list[RunWanted]:
-    return [
-        RunWanted(
-            batch=batch,
-            task=f"{batch}-{number}",
-            actor=one.actors[0],
-            model=one.model,
-            prompt=message.prompt,
-            slot=one.slot,
-            remember=message.said is not None,
-            context=context,
-            expires=expires,
-        )
-        for number, one in enumerate(wanted, start=1)
-    ]
+def _entry(batch: str, message: OpenBatch, wanted: tuple[Wanted, ...], expires: datetime) -> Queued:
+    """A batch as it may have to wait."""
+    names = enumerate(wanted, start=1)
+    return Queued(
+        batch=batch,
+        tasks=tuple(OpenTask(task=f"{batch}-{n}", model=one.model, run="") for n, one in names),
+        wanted=wanted,
+        prompt=message.prompt,
+        remember=message.said is not None,
+        whole=message.whole,
+        expires=expires,
+    )
 
 
 def _moved(message: RunWanted, run: str) -> TaskMoved:

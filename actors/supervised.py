@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Literal
 
 from actors.limits import check_customer, clip
-from actors.live import MOST_MARKS, SessionOptions
 from actors.opening import MOST_TITLE, check_owner, unknown
 from actors.ownership import MOST_NAME, Ownership, Why, in_manual, shown, standing
+from actors.session_options import MOST_MARKS, SessionOptions
 from actors.terms import span
 from runtime.actor import Actor, handler
 from runtime.errors import Reject

@@ -5,7 +5,7 @@ Each wait is one reminder of the session, so that it ends once, on whichever hos
 
 from datetime import datetime, timedelta
 
-from actors.live import SessionOptions
+from actors.session_options import SessionOptions
 from actors.terms import span
 from runtime.turn import Turn
 from schemas.base import Message

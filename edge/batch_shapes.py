@@ -135,9 +135,11 @@ class Aborting(msgspec.Struct):
 
 
 class AbortedView(msgspec.Struct):
-    """The runs that were stopped by it; none if all had ended."""
+    """The runs that were stopped by it, and the tasks that waited for their turn; none if all had
+    ended."""
 
     runs: list[str]
+    tasks: list[str] = []
 
 
 class RunningTask(msgspec.Struct, kw_only=True):

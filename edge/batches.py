@@ -145,12 +145,12 @@ class Batches:
         id = str(request.path_params["task_id"])
         reason = await read_reason(request)
         _, state, task = await self._remembered.task(principal_of(request), id)
-        return await self._abort(request, state, Abort(run=task.run, reason=reason))
+        return await self._abort(request, state, Abort(run=task.run, task=id, reason=reason))
 
     async def _abort(self, request: Request, state: BatchState, message: Abort) -> Response:
         to = Address(state.session, state.conversation)
         done = await ask_for(request, self._shared.bus, "abort", to, message)
-        return answer(AbortedView(list(done.runs)))
+        return answer(AbortedView(list(done.runs), list(done.tasks)))
 
     async def _open(
         self, request: Request, conversation: str, message: OpenBatch, form: TakenForm

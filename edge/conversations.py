@@ -164,7 +164,7 @@ class Conversing:
         await self._remembered.conversation(principal_of(request), id)
         bus, to = self._shared.bus, Address(SESSION, id)
         done = await ask_for(request, bus, "abort", to, Abort(reason=reason))
-        return answer(AbortedView(list(done.runs)))
+        return answer(AbortedView(list(done.runs), list(done.tasks)))
 
     async def _newest(self, principal: Principal, limit: int) -> list[ConversationEntry]:
         """Each change writes a record anew, so they stand in the stream by their last one."""

@@ -68,6 +68,12 @@ class Standing:
             for run, live in state.live.items()
             if run not in answered
         ]
+        for entry in state.queued:
+            for task in entry.tasks:
+                view = RunningTask(
+                    batch_id=entry.batch, task_id=task.task, model=task.model, run=""
+                )
+                running.append(view)
         return _entries(request, found, running)[-limit:]
 
     async def now(self, conversation: str) -> "Now":

@@ -123,13 +123,14 @@ class OpenBatch(Request[BatchOpened], tag="session.open_batch"):
 
 
 class Aborted(Message, tag="session.aborted"):
-    """The runs that were stopped by it; none if there was nothing to stop."""
+    """The runs that were stopped by it, and the `tasks` that waited; none if there were none."""
 
     runs: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
 
 
 class Abort(Request[Aborted], tag="session.abort"):
-    """Stop one run, all of a batch, or (neither is named) all of the conversation.
+    """Stop one run or task, all of a batch, or (none is named) all of the conversation.
 
     Refused: 404 `conversation_not_found`.
     """
@@ -137,6 +138,7 @@ class Abort(Request[Aborted], tag="session.abort"):
     run: str = ""
     batch: str = ""
     reason: str = ""
+    task: str = ""
 
 
 class RunWanted(Message, tag="session.run_wanted"):
@@ -184,7 +186,8 @@ class SweepDue(Message, tag="session.sweep_due"):
 
 
 class StartBatch(Message, tag="batch.start"):
-    """Gather what comes of these tasks; their first runs are started already.
+    """Gather what comes of these tasks; their first runs are started already, unless they are ""
+    and wait for their turn. A `supervised` batch tells its session how each task ended.
 
     `wanted` names only actors that were deployed, the first of which has the run. `session` is
     the type that keeps the conversation, `after` the sequence of the request, `deadline` in
@@ -203,20 +206,22 @@ class StartBatch(Message, tag="batch.start"):
     session: str = SESSION
     after: int = 0
     keep: float = 0
+    supervised: bool = False
 
 
 class RunOpened(Message, tag="batch.run_opened"):
-    """The run that a batch wanted; empty if it was refused, with the reason."""
+    """The run that a batch wanted; empty if it was refused, with the reason. Who has waited gets
+    the `context`."""
 
     task: str
     run: str = ""
     actor: str = ""
     reason: str = ""
+    context: Context | None = None
 
 
 class RunStopped(Message, tag="batch.run_stopped"):
-    """Somebody stopped a run: whoever may, for the reason given. `code` is what its task has
-    failed of (empty: it was aborted)."""
+    """Whoever may has stopped a run. `code` is what its task failed of (empty: aborted)."""
 
     task: str
     run: str
@@ -276,17 +281,19 @@ class BatchState(msgspec.Struct, kw_only=True, omit_defaults=True):
     owner: str = ""
     session: str = SESSION
     keep: float = 0
+    supervised: bool = False
 
 
 # -- told on history/<conversation>: whole messages ------------------------------------------
 
 
 class MessageSaid(Message, tag="message.said"):
-    """What a person said (told on the conversation's topic too)."""
+    """What a person said; it interrupted the batches of `joined`, and is answered with them."""
 
     batch: str
     message: Utterance
     by: str = ""
+    joined: tuple[str, ...] = ()
 
 
 class MessageAnswered(Message, tag="message.answered"):
@@ -344,7 +351,7 @@ class RunFinished(Message, tag="run.finished"):
 
 
 class TaskMoved(Message, tag="task.moved"):
-    """A task has gone to another model or run; what the old run said is to be discarded."""
+    """A task has gone to another run, or now has its first; what the old one said is void."""
 
     batch: str
     task: str
@@ -387,7 +394,6 @@ class BatchFinished(Message, tag="batch.finished"):
     reason: str = ""
 
 
-ConversationEvent = (
-    MessageSaid | BatchBegan | RunFinished | TaskMoved | TaskStopped | TaskFinished | BatchFinished
-)
+Ended = RunFinished | TaskStopped | TaskFinished | BatchFinished
+ConversationEvent = MessageSaid | BatchBegan | TaskMoved | Ended
 """Beside these, a conversation's topic has the runtime's RunStarted, RunSuperseded and Delta."""

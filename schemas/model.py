@@ -101,13 +101,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     What counts was stored after the sequence `after` and not after `until`, which is that of the
     request itself; only the last `turns` whole turns are taken, and of those what fits into
-    about `tokens` tokens (0: as the model's options say).
+    about `tokens` tokens (0: as the model's options say). What was said in the batches of
+    `joined`, and has no answer, is put to the model together with the prompt.
     """
 
     after: int = 0
     until: int = 0
     turns: int = 0
     tokens: int = 0
+    joined: tuple[str, ...] = ()
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from schemas.conversation import OpenTask, Wanted
-from schemas.model import Context, Prompt, Utterance
+from schemas.model import Prompt
 from schemas.ownership import Arriving, Hold
 
 
@@ -36,14 +36,18 @@ class Keeper(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Queued(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A batch that waits until the runs before it are over; its batch gathers already."""
+    """A batch that waits until the runs before it are over; its batch gathers already.
+
+    `remember` says whether what was said and is answered becomes part of the conversation, and
+    `whole` whether its prompt needs nothing of what was said before.
+    """
 
     batch: str
     tasks: tuple[OpenTask, ...]
     wanted: tuple[Wanted, ...]
     prompt: Prompt
-    said: Utterance | None = None
-    context: Context | None = None
+    remember: bool = False
+    whole: bool = False
     expires: datetime | None = None
 
 
@@ -52,8 +56,8 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     was said in answer to one, or with it, stands after it in the log.
 
     `thread` is where a provider that keeps conversations itself keeps this one; `opening` is the
-    run that has it opened. `unanswered` is what was said and has no answer yet, for a batch that
-    interrupts. `drafts` are runs that write for an agent alone.
+    run that has it opened. `unanswered` are the batches whose messages the last of them answers
+    too, because it interrupted them. `drafts` are runs that write for an agent alone.
     """
 
     created: datetime | None = None
@@ -72,5 +76,5 @@ class SessionState(msgspec.Struct, kw_only=True, omit_defaults=True):
     keeper: Keeper = msgspec.field(default_factory=Keeper)
     arriving: Arriving | None = None
     queued: list[Queued] = []
-    unanswered: list[Utterance] = []
+    unanswered: list[str] = []
     drafts: dict[str, LiveRun] = {}

@@ -45,6 +45,8 @@ class Recalled:
 
     messages: list[Utterance] = field(default_factory=list)
     thread: Thread | None = None
+    joined: list[Utterance] = field(default_factory=list)
+    """What was said last and not answered, because it was interrupted by the job's prompt."""
 
 
 async def recall(job: Generate, ctx: Work, options: ContextOptions) -> Recalled:
@@ -54,25 +56,28 @@ async def recall(job: Generate, ctx: Work, options: ContextOptions) -> Recalled:
     the job and the deployment allow the less.
     """
     wanted = job.context
-    if wanted is None or not options.turns:
+    if wanted is None or not (options.turns or wanted.joined):
         return Recalled(thread=_named(job, [], []))
     most = min(wanted.turns or options.turns, options.turns)
     tokens = min(one for one in (wanted.tokens, options.tokens, NO_LIMIT) if one)
     entries = Entries(most + SPARE)
     # What was said since the request is no part of it, though the job may be a later one.
     until = wanted.until or ctx.sequence
-    read = ctx.read(history_topic(job.conversation), wanted.after, until)
-    async for _, envelope in read:
-        _note(entries, envelope, job.batch, ctx)
+    # But what was interrupted may have been answered up to the very commit that did so.
+    last = ctx.sequence if wanted.joined else until
+    async for seq, envelope in ctx.read(history_topic(job.conversation), wanted.after, last):
+        _note(entries, envelope, job.batch, ctx, only=wanted.joined if seq > until else None)
+    joined = entries.take_unanswered(wanted.joined)
     turns = _choose(make_turns(entries.all(), unanswered=job.aside), most, tokens)
     chained = chain(turns, job.prompt.messages)
     thread = _named(job, turns, chained)
-    if thread is None and not job.aside and ctx.attempt == 1:
-        # What an attempt that failed has told the provider, nobody knows.
+    if thread is None and not (job.aside or joined) and ctx.attempt == 1:
+        # What an attempt that failed has told the provider, nobody knows; nor one interrupted.
         thread = _going_on(entries.last_own(job.slot))
     messages = [one for turn in chained for one in turn]
     there = [await _with_files_that_are_there(one, ctx.files) for one in messages]
-    return Recalled(there, thread)
+    also = [await _with_files_that_are_there(one, ctx.files) for one in joined]
+    return Recalled(there, thread, also)
 
 
 async def read_candidates(job: Generate, ctx: Work) -> list[str]:
@@ -98,14 +103,23 @@ def estimate(message: Utterance) -> int:
     return total
 
 
-def _note(entries: Entries, envelope: Envelope[msgspec.Raw], own_batch: str, ctx: Work) -> None:
+def _note(
+    entries: Entries,
+    envelope: Envelope[msgspec.Raw],
+    own_batch: str,
+    ctx: Work,
+    *,
+    only: tuple[str, ...] | None = None,
+) -> None:
+    """Take in an event; with `only`, nothing but what belongs to those batches."""
     if said := _read(envelope, MessageSaid, ctx):
-        if said.batch != own_batch:
+        if said.batch != own_batch and (only is None or said.batch in only):
             entries.add_said(envelope.id, said)
     elif answer := _read(envelope, MessageAnswered, ctx):
-        own = envelope.source.partition("/")[0] == ctx.address.actor
-        entries.add_answer(answer, own=own)
-    elif manual := _read(envelope, ManualMessage, ctx):
+        if only is None or answer.batch in only:
+            own = envelope.source.partition("/")[0] == ctx.address.actor
+            entries.add_answer(answer, own=own)
+    elif manual := _read(envelope, ManualMessage, ctx) if only is None else None:
         entries.add_manual(manual)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from actors.models.events import Thread
 from actors.models.faults import UpstreamFault
+from actors.models.turns import as_one
 from runtime.errors import FileFault
 from runtime.objects import FileStore
 from schemas.model import FileRef, Prompt, Text, Utterance
@@ -86,6 +87,17 @@ def put_before(said: Sequence[Utterance], messages: Sequence[Utterance]) -> list
     """What was said before, between the system messages and the rest."""
     rules = _count_rules(messages)
     return [*messages[:rules], *said, *messages[rules:]]
+
+
+def put_together(said: Sequence[Utterance], messages: Sequence[Utterance]) -> list[Utterance]:
+    """What was interrupted, and the messages that did so: as one where it can be one."""
+    if not said:
+        return list(messages)
+    rules = _count_rules(messages)
+    first, rest = list(messages[rules : rules + 1]), messages[rules + 1 :]
+    if first and first[0].role == said[-1].role == "user":
+        return [*messages[:rules], as_one([*said, *first]), *rest]
+    return [*messages[:rules], *said, *first, *rest]
 
 
 def put_to_judge(candidates: Sequence[str]) -> Utterance:

@@ -54,7 +54,8 @@ class Entries:
     def add_said(self, id: str, said: MessageSaid) -> None:
         """Somebody asked models, or, without a batch, called a person."""
         person = not said.batch
-        self._add(id if person else said.batch, Entry(said.message, person=person))
+        message = as_one([*self.take_unanswered(said.joined), said.message])
+        self._add(id if person else said.batch, Entry(message, person=person))
 
     def add_manual(self, message: ManualMessage) -> None:
         """Somebody said something to a person."""
@@ -78,6 +79,11 @@ class Entries:
         """The actor's own answer to the very last that was said."""
         last = next(reversed(self._found.values()), None)
         return last.own.get(slot) if last else None
+
+    def take_unanswered(self, batches: Iterable[str]) -> list[Utterance]:
+        """What was said in batches that were interrupted before any answer; it goes from here."""
+        waiting = [one for one in batches if one in self._found and not self._found[one].answer]
+        return [self._found.pop(one).said for one in waiting]
 
     def _add(self, id: str, entry: Entry) -> None:
         if known := self._found.get(id):
@@ -140,17 +146,19 @@ def as_said(answer: MessageAnswered, *, calls: bool = True) -> Utterance:
     )
 
 
-def _add_persons(turns: list[Turn], said: Utterance) -> None:
-    """Put what people said into their last turn, or a new one where an answered user goes on.
+def as_one(said: Sequence[Utterance]) -> Utterance:
+    """Several messages of one side as one: some models' templates demand that sides alternate."""
+    *earlier, last = said
+    content = [part for one in earlier for part in (*one.content, Text("\n\n"))]
+    return msgspec.structs.replace(last, content=(*content, *last.content))
 
-    Messages of one side are one message: some models' templates demand that sides alternate.
-    """
+
+def _add_persons(turns: list[Turn], said: Utterance) -> None:
+    """Put what people said into their last turn, or a new one where an answered user goes on."""
     last = turns[-1] if turns and turns[-1].answer is None else None
     if last is None or (said.role == "user" and last.messages[-1].role == "assistant"):
         turns.append(Turn([said]))
     elif last.messages[-1].role == said.role:
-        before = last.messages.pop()
-        content = (*before.content, Text("\n\n"), *said.content)
-        last.messages.append(msgspec.structs.replace(before, content=content))
+        last.messages.append(as_one([last.messages.pop(), said]))
     else:
         last.messages.append(said)

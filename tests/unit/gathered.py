@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from actors.batch import Batch
-from actors.live import SessionOptions
 from actors.session import Session
+from actors.session_options import SessionOptions
 from runtime.errors import Reject
 from runtime.record import encode_state
 from runtime.turn import Effects, Turn
@@ -133,6 +133,10 @@ class World:
         data = self.instances[of].state
         kind = CLASSES[of.actor].state_type
         return msgspec.json.decode(data, type=kind) if data else kind()
+
+    def write(self, of: Address, state: msgspec.Struct) -> None:
+        """Give an instance a state, as if it had come to it by itself."""
+        self.instances[of].state = bytes(encode_state(state))
 
     def sessions(self) -> Iterator[tuple[Address, SessionState]]:
         return ((a, self.state(a)) for a in list(self.instances) if a.actor == "session")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from actors.live import GRACE, SessionOptions
+from actors.live import GRACE
 from actors.opening import MOST_LIVE
 from actors.session import Session
+from actors.session_options import SessionOptions
 from runtime.actor import read_options
 from runtime.errors import ConfigError
 from schemas.base import Address

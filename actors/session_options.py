@@ -1,0 +1,50 @@
+"""What the deployment of a session may say: how long, how much, and by which rules."""
+
+from datetime import timedelta
+
+import msgspec
+
+from actors.terms import Supervision
+from runtime.config import duration
+from schemas.conversation import BATCH, LONGEST
+from schemas.ownership import Arriving
+from schemas.regulator import Ruleset
+
+MOST_MARKS = 64
+
+
+class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`batches` is the type that gathers, `keep` how long what is told is kept.
+
+    A batch may take `deadline` unless its client says, and never more than `longest`, which
+    sessions and batches must outlive. `turns` and `tokens` are of what a model is shown of the
+    conversation (0: as the model's options say). `arriving` is what becomes of a message that
+    comes while a run is going, `regulator` the rules by which a person is called, and
+    `supervision` of when people have it.
+    """
+
+    batches: str = BATCH
+    keep: str = "30d"
+    deadline: str = "30m"
+    longest: str = "12h"
+    turns: int = 10
+    tokens: int = 0
+    arriving: Arriving = "parallel"
+    regulator: Ruleset = Ruleset()
+    supervision: Supervision = Supervision()
+
+    def __post_init__(self) -> None:
+        duration(self.keep)
+        if duration(self.longest).total_seconds() > LONGEST:
+            raise ValueError(f"longest = {self.longest!r}: expected at most {LONGEST / 3600:.0f}h")
+        if duration(self.deadline) > duration(self.longest):
+            raise ValueError(f"deadline = {self.deadline!r}: expected at most {self.longest!r}")
+        if not 0 <= self.turns <= MOST_MARKS:
+            raise ValueError(f"turns = {self.turns!r}: expected 0 to {MOST_MARKS}")
+        if self.tokens < 0:
+            raise ValueError(f"tokens = {self.tokens!r}: expected 0 or more")
+
+    @property
+    def kept(self) -> timedelta:
+        """How long what is told is kept."""
+        return duration(self.keep)
