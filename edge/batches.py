@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,7 +30,7 @@ from edge.catalog import Catalog
 from edge.chat import Dialect
 from edge.forms import MEDIA, PAIRS
 from edge.operation import Endpoint, Operation, Parameter
-from edge.parameters import read_idempotency_key
+from edge.parameters import read_arriving, read_idempotency_key
 from edge.problem import Refusal
 from edge.remembered import NO_BATCH, NO_TASK, Remembered
 from edge.shared import Shared
@@ -88,6 +89,7 @@ class Batches:
         await wait_for_bus(self._shared.bus)
         async with self._uploads.taking(request, FIELDS, FILES, principal.id) as form:
             message = await read_batch(form, self._catalog)
+            message = replace(message, arriving=read_arriving(request))
             conversation = read_conversation(form.fields) or _made_id(request)
             opened = await self._open(request, conversation, message, form)
         accepted = BatchAccepted(

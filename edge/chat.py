@@ -15,6 +15,7 @@ from edge.auth import CHAT_SEND
 from edge.openai_shapes import OpenAIError
 from edge.operation import Endpoint, Operation, Parameter
 from edge.problem import Refusal, quote, read_media
+from schemas.ownership import Arriving
 
 PATH = "/v1/chat/completions"
 CONVERSATION = Parameter(
@@ -22,6 +23,13 @@ CONVERSATION = Parameter(
     Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")],
     "The conversation that a completion (JSON) belongs to; without it, one of its own. A form "
     "names it in its field `conversation_id`.",
+)
+ARRIVING = Parameter(
+    "X-Arriving",
+    Arriving,
+    "What becomes of it if an answer is on its way in its conversation: it is answered beside it "
+    "(`parallel`), after it (`queue`, until then its tasks are PENDING), or in its place "
+    "(`interrupt`: what is going ends as aborted). Without it, as the conversation's policy is.",
 )
 
 
@@ -62,7 +70,7 @@ class Chat:
                 scope=CHAT_SEND,
                 body=json.takes if json else None,
                 form=form.takes if form else None,
-                headers=(CONVERSATION,),
+                headers=(CONVERSATION, ARRIVING),
                 answers={200: answers, 404: "There is no such model, or no such conversation"},
                 stream_event=json.stream_event if json else None,
                 resumable=False,

@@ -18,7 +18,7 @@ from edge.chat import Dialect
 from edge.exchange import ROUTE, Exchange, Question
 from edge.keeping import Keeping
 from edge.openai_shapes import ChatChunk, ChatCompletion, ChatRequest
-from edge.parameters import read_idempotency_key
+from edge.parameters import read_arriving, read_idempotency_key
 from edge.problem import Refusal, field_at, quote
 from edge.prompting import draft, invalid, read_settings
 from edge.room import Room
@@ -84,6 +84,7 @@ class Completions:
             prompt=await keeping.prompt(Prompt(messages=messages, settings=read_settings(asked))),
             said=await keeping.said(said) if said else None,
             whole=True,
+            arriving=read_arriving(request),
         )
         # Without a key it is nobody's repeat; and its files have other names each time.
         bodyhash = fingerprint(asked) if read_idempotency_key(request) else ""

@@ -1,12 +1,15 @@
 """What a request says outside its body: strict readers of query parameters and headers."""
 
 import re
+from typing import get_args
 from urllib.parse import parse_qsl
 
 from starlette.requests import HTTPConnection
 
 from edge.problem import Refusal, quote
+from schemas.ownership import Arriving
 
+ARRIVING: tuple[Arriving, ...] = get_args(Arriving)
 NUMBER = re.compile(r"[0-9]{1,19}")
 HIGHEST_SEQUENCE = 2**63 - 1
 
@@ -81,6 +84,20 @@ def read_idempotency_key(request: HTTPConnection) -> str | None:
         detail = f"Idempotency-Key must be 1 to {LONGEST_KEY} visible ASCII characters, once"
         raise Refusal(400, "invalid_idempotency_key", detail)
     return key
+
+
+def read_arriving(request: HTTPConnection) -> Arriving | None:
+    """Return what is to become of a message if a run is going, None if it does not say.
+
+    Raises Refusal 400 `invalid_parameter` for any other word, and for a repeat.
+    """
+    values = request.headers.getlist("x-arriving")
+    if len(values) > 1:
+        raise _repeated("header X-Arriving")
+    found: Arriving | None = next((word for word in ARRIVING if [word] == values), None)
+    if values and found is None:
+        raise _invalid("X-Arriving", values[0], f"one of {', '.join(ARRIVING)}")
+    return found
 
 
 def refuse_credentials(request: HTTPConnection) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -253,6 +254,32 @@ async def test_who_is_still_answering_is_shown_as_thinking_and_failures_are_left
     assert ended["status"] == "PARTIAL"
     assert [one["status"] for one in ended["results"]] == ["FAILED", "FAILED", "SUCCESS"]
     assert [each["content"] for each in after] == ["hello", "hello"]
+
+
+async def test_a_form_may_wait_for_its_turn_or_be_the_end_of_what_is_going(edge: Edge) -> None:
+    place: dict[str, Any] = {"conversation_id": "talk-2"}
+    queue = {"X-Arriving": "queue"}
+    going = await ask(edge, "first", "slow", **place)
+    later = await ask(edge, "second", "gemini, deepseek", headers=queue, **place)
+    waiting = await batch(edge, later)
+    history = (await edge.get(history_of(later))).json()
+    aborted = await edge.post(f"/v1/tasks/{later['task_ids'][0]}/abort", {})
+    beside = await batch(edge, going)
+    last = await ask(edge, "third", "gemini", headers={"X-Arriving": "interrupt"}, **place)
+    ended = [await polled(edge, asked) for asked in (going, later, last)]
+    wrong = await post(edge, "fourth", "gemini", headers={"X-Arriving": "later"}, **place)
+
+    assert (waiting["status"], [one["status"] for one in waiting["results"]]) == (
+        "PENDING",
+        ["PENDING", "PENDING"],
+    )
+    assert [one["content"] for one in history if one["is_loading"]] == ["thinking..."] * 3
+    assert aborted.json() == {"runs": [], "tasks": later["task_ids"][:1]}
+    assert beside["status"] == "PROCESSING"
+    assert [one["status"] for one in ended] == ["FAILED", "FAILED", "SUCCESS"]
+    assert ended[2]["results"][0]["response_text"] == "first\n\nsecond\n\nthird"
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_parameter")
+    assert "expected one of parallel, queue, interrupt" in wrong.json()["detail"]
 
 
 @pytest.mark.promise("AC-44")
