@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
+from edge.accounts import Accounting
 from edge.asking import TRANSLATIONS
 from edge.auth import Authentication, Authorization, Doorkeeper
 from edge.batches import Batches
@@ -21,6 +22,7 @@ from edge.downloads import Downloads
 from edge.gestures import Gestures
 from edge.health import HealthCheck, own_version
 from edge.journal import Journal
+from edge.login import LoggingIn
 from edge.models import Listing
 from edge.nodes import Nodes
 from edge.observing import Observing
@@ -61,13 +63,14 @@ def build_app(
     for a key that may not be used.
     """
     keys = resolve_keys(config, os.environ if environ is None else environ)
+    shared = Shared(bus, streams or Streams(in_total=max(IN_TOTAL, config.edge.support.streams)))
     doorkeeper = Doorkeeper(
         keys,
         open_reads=config.edge.open_reads,
         local_reads=listens_on_loopback_only(config),
         open_chat=config.edge.support.open,
+        bearers=shared.agents,
     )
-    shared = Shared(bus, streams or Streams(in_total=max(IN_TOTAL, config.edge.support.streams)))
     answers = Answers(translations=TRANSLATIONS)
     app = Starlette(
         routes=_routes(_operations(shared, doorkeeper, config), docs=config.edge.docs),
@@ -93,7 +96,7 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     chat = Chat(completions.dialect(), *batches.dialects())
     asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
-    desk = (Gestures(shared, remembered),)
+    desk = (LoggingIn(shared), Accounting(shared), Gestures(shared, remembered))
     health = HealthCheck(shared, doorkeeper)
     support = serve_customers(shared, catalog, remembered, config.edge.support, doorkeeper, health)
     surfaces: tuple[Surface, ...] = (*relay, *asking, *seeing, *desk, *support, health)

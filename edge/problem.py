@@ -1,6 +1,6 @@
 """How the edge says no: a refusal, its shapes on the wire, and what becomes of exceptions.
 
-Shapes are chosen by path: problem+json (RFC 9457), the relay's own, or OpenAI's for its clients.
+Shapes are chosen by path: problem+json (RFC 9457), the relay's, Fiido's, or OpenAI's.
 """
 
 import json
@@ -125,11 +125,20 @@ def relay_error(refusal: Refusal) -> Response:
 
 
 def support_error(refusal: Refusal) -> Response:
-    """Return a refusal as Fiido's clients read it: `{"success": false, "detail", "error", …}`."""
-    detail = refusal.detail or refusal.title
+    """Return a refusal as Fiido's clients read it: `{"success": false, "detail", "error", …}`.
+
+    They compare `detail` with words in capitals: where the code is such a word it is the detail,
+    and what people read is the `message`.
+    """
+    words = refusal.detail or refusal.title
+    detail = refusal.code if refusal.code.isupper() else words
     members = dict(refusal.members)
     # A problem has a status of its own; theirs is that of a session.
     told = {"status": members.pop("session_status")} if "session_status" in members else {}
+    if refusal.detail not in ("", detail):
+        told["message"] = refusal.detail
+    if refusal.status == 409:
+        refusal.headers.setdefault("x-should-retry", "false")
     body = {"success": False, "detail": detail, "error": detail, "code": refusal.code}
     return _response(refusal, {**body, **told, **members}, "application/json")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from edge.agents import Agents
 from edge.following import Hub
 from edge.jobs import Jobs
 from edge.presence import Presence
@@ -77,10 +78,11 @@ class Shared:
         self.completions = Streams()
         """Answers of models that are waited for: counted apart from feeds, which others follow."""
         self.presence = Presence(bus)
+        self.agents = Agents(bus)
         self.deployed = Deployed(bus)
         self.store = StoreWatch(bus)
         self.started = time.monotonic()
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._jobs: dict[str, Jobs] = {}
         self._later: set[asyncio.Task[None]] = set()
         self.at_close: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -88,9 +90,13 @@ class Shared:
         self._closed = False
 
     def open(self) -> None:
-        """Begin to watch the store. Several servers of one process may say so."""
-        if self._watching is None:
-            self._watching = asyncio.create_task(self.store.run(), name="store")
+        """Begin to watch the store, and who is logged in. Several servers may say so."""
+        if not self._watching:
+            watch = self.agents.keep_watch(self.streams)
+            self._watching = [
+                asyncio.create_task(self.store.run(), name="store"),
+                asyncio.create_task(watch, name="agents"),
+            ]
 
     def jobs(self, child: str) -> Jobs:
         """The jobs of a remote child."""
@@ -116,8 +122,8 @@ class Shared:
         if self._closed:
             return
         self._closed = True
-        if self._watching:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         self.end()
         await asyncio.gather(*(jobs.close() for jobs in self._jobs.values()))
         await asyncio.gather(*(close() for close in self.at_close))
@@ -127,4 +133,5 @@ class Shared:
                 task.cancel()
         self.presence.close()
         self.hub.close()
+        self.agents.close()
         self.deployed.close()

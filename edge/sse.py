@@ -73,6 +73,7 @@ class Streams:
         self._in_total = in_total
         self._open: set[Ending] = set()
         self._by_principal: Counter[str] = Counter()
+        self._by_login: dict[str, set[Ending]] = {}
         self._ending = False
 
     @property
@@ -80,11 +81,35 @@ class Streams:
         """How many feeds are open."""
         return len(self._open)
 
+    @property
+    def logins(self) -> list[str]:
+        """The logins by which somebody follows something."""
+        return list(self._by_login)
+
+    def end_login(self, login: str) -> None:
+        """Say goodbye on every feed that was opened by a login, which counts no more."""
+        for stream in list(self._by_login.get(login, ())):
+            stream.end()
+
     def end(self) -> None:
         """Say goodbye on every feed, and open no more."""
         self._ending = True
         for stream in list(self._open):
             stream.end()
+
+    @contextlib.contextmanager
+    def by_login(self, stream: Ending, login: str) -> Iterator[None]:
+        """Note by which login a feed is open, if by any, for as long as it is."""
+        if not login:
+            yield
+            return
+        self._by_login.setdefault(login, set()).add(stream)
+        try:
+            yield
+        finally:
+            self._by_login[login].discard(stream)
+            if not self._by_login[login]:
+                del self._by_login[login]
 
     @contextlib.contextmanager
     def seat(self, stream: Ending, principal: str | None, most: int) -> Iterator[None]:
@@ -143,7 +168,11 @@ class EventStream(Response):
         if not accepts(request, MEDIA):
             accept = quote(request.headers.get("accept", ""))
             raise Refusal(406, "not_acceptable", f"Accept is {accept}, this is {MEDIA}")
-        with self._streams.seat(self, self._principal, self._most):
+        login = str(scope["state"].get("login", ""))
+        with (
+            self._streams.seat(self, self._principal, self._most),
+            self._streams.by_login(self, login),
+        ):
             source = await self._open_source()
             try:
                 within = self._streams.write_within

@@ -11,11 +11,12 @@ import msgspec
 from starlette.requests import Request
 
 from edge.asking import fingerprint, wait_for_bus
-from edge.auth import Principal, network, principal_of
+from edge.auth import Principal, principal_of
 from edge.body import read_json
 from edge.catalog import Catalog, Offer
 from edge.exchange import ROUTE, Question
 from edge.failures import NO_RETRY
+from edge.lockout import network
 from edge.parameters import read_idempotency_key
 from edge.problem import Refusal
 from edge.rates import Policy, Rates

@@ -61,7 +61,8 @@ class ChatAnswered(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class SupportError(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Why something is not done. Programs decide by `code`.
+    """Why something is not done. Programs decide by `code`; where that is a word in capitals it is
+    the `detail`, too, and what people read is the `message`.
 
     While a person has the session, or is waited for, `detail` is `MANUAL_IN_PROGRESS`, `status`
     says which, and `error` begins with `SESSION_IN_MANUAL_MODE`.
@@ -71,6 +72,7 @@ class SupportError(msgspec.Struct, kw_only=True, omit_defaults=True):
     detail: str
     error: str
     code: str
+    message: str = ""
     status: Mode | None = None
 
 

@@ -15,7 +15,7 @@ from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.store.server import PortTaken
 from runtime.tables import MOST_HOSTS, Config
-from runtime.terminal import commands, fakes, operations, rollout, workbench
+from runtime.terminal import agents, commands, fakes, operations, rollout, workbench
 from runtime.terminal.shown import harmless
 from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL
 
@@ -154,6 +154,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 GROUPS = {
+    "agents": "Accounts of human agents: make them, list them, shut them.",
     "dead": "Look through dead letters, and settle them.",
     "run": "Look at the run of a job, or stop it.",
 }
@@ -177,6 +178,11 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("dead replay", workbench.replay_letters, "Send their messages again, each once."),
     ("dead edit", workbench.edit_letter, "Change the message of one, and send it."),
     ("dead discard", workbench.discard_letters, "Settle them without sending anything."),
+    ("agents add", agents.add, "Make an account; the password comes from the standard input."),
+    ("agents list", agents.list_all, "List the accounts."),
+    ("agents disable", agents.disable, "Log an agent out everywhere, and let them in no more."),
+    ("agents enable", agents.enable, "Let an agent in again."),
+    ("agents password", agents.password, "Give an agent another password."),
     ("doctor", commands.doctor, "Say in plain words what works and what survives what."),
     ("fake", fakes.fake, "Serve a fake upstream of models, for demonstrations and tests."),
 ]
@@ -199,4 +205,9 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "dead replay": workbench.replay_arguments,
     "dead edit": workbench.edit_arguments,
     "dead discard": workbench.discard_arguments,
+    "agents add": agents.add_arguments,
+    "agents list": agents.list_arguments,
+    "agents disable": agents.id_arguments,
+    "agents enable": agents.id_arguments,
+    "agents password": agents.password_arguments,
 }

@@ -58,11 +58,14 @@ class Bucket:
             # A key that was deleted has left a mark behind, which may be overwritten.
             revision = found.seq if found is not None else 0
 
-    async def replace(self, key: str, value: bytes, revision: int) -> None:
+    async def replace(
+        self, key: str, value: bytes, revision: int, *, ttl: timedelta | None = None
+    ) -> None:
         """Set a key that is still at `revision` (0: not there); raises Conflict if it is not."""
         if revision:
-            await self._bus.publish(self._prefix + key, value, headers=expect(revision))
-        elif not await self.create(key, value):
+            headers = {**(expiry(ttl) if ttl else {}), **expect(revision)}
+            await self._bus.publish(self._prefix + key, value, headers=headers)
+        elif not await self.create(key, value, ttl=ttl):
             raise Conflict(f"{key} is there already")
 
     async def read(self, key: str) -> tuple[bytes | None, int]:

@@ -19,7 +19,7 @@ from openapi_spec_validator import validate
 from actors.child import Child, Remote
 from actors.master import Master
 from edge.app import build_app
-from edge.auth import TRIES
+from edge.lockout import TRIES
 from edge.serve import ADDRESS_UNAVAILABLE, serve, serve_app
 from runtime.errors import ConfigError
 from runtime.tables import Config, EdgeTable

@@ -19,6 +19,7 @@ ALLOWED = {
     "edge": {
         "edge",
         "schemas",
+        "runtime.accounts",
         "runtime.ask",
         "runtime.bus",
         "runtime.config",
@@ -30,6 +31,7 @@ ALLOWED = {
         "runtime.log",
         "runtime.objects",
         "runtime.packet",
+        "runtime.passwords",
         "runtime.pull",
         "runtime.store.storewatch",
         "runtime.streams",

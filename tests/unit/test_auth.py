@@ -8,20 +8,18 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from edge.auth import (
-    ADDRESSES,
     CHAT_READ,
     CHAT_SEND,
+    DESK,
     LOCAL_READS,
     READ,
     SEND,
-    TRIES,
-    UNAUTHORIZED,
-    WITHIN,
     Authentication,
     Doorkeeper,
-    LockOut,
     Principal,
 )
+from edge.credentials import UNAUTHORIZED
+from edge.lockout import ADDRESSES, TRIES, WITHIN, LockOut
 from edge.problem import Refusal
 from runtime.keys import PUBLIC_DEFAULT, Key
 
@@ -163,7 +161,7 @@ def test_without_a_key_of_its_own_a_machine_may_ask_its_models_with_any_key_or_n
     guest = admit(keyless)
     behind_a_proxy = admit(keyless, "/v1/chat/completions", ("X-Forwarded-For", "10.0.0.7"))
 
-    assert guest.scopes == LOCAL_READS | {CHAT_SEND}
+    assert guest.scopes == LOCAL_READS | {CHAT_SEND} | DESK
     assert not guest.known
     assert CHAT_SEND not in behind_a_proxy.scopes
 
