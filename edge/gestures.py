@@ -15,6 +15,7 @@ from edge.problem import Refusal
 from edge.remembered import NO_CONVERSATION, Remembered, may_see
 from edge.shared import Shared
 from edge.strict import check_json
+from edge.support_shapes import SupportError
 
 TAG = "presence"
 SESSION = Parameter("name", str, "The name of the session.")
@@ -56,6 +57,7 @@ class Gestures:
                 body=TypingNow,
                 bodiless=True,
                 answers={204: PASSED_ON},
+                error=SupportError,
                 variables=(SESSION,),
                 repeatable=False,
                 tag=TAG,

@@ -40,6 +40,10 @@ TAG = "agents"
 WRONG = "There is no such agent with that password, or the agent is disabled"
 LOCKED = "Ten wrong passwords came within a minute for this account or from this address"
 NOT_AGENT = "This is not an agent's login"
+WHY_TICKETS = (
+    "A browser's EventSource sends no headers, and a token in a URL ends up in logs. A ticket is "
+    "used once, for one path, within half a minute."
+)
 RESERVED = ("id", "username", "role", "teams", "skills", "capacity", "disabled")
 replace = msgspec.structs.replace
 
@@ -53,27 +57,26 @@ class LoggingIn:
 
     def operations(self) -> Sequence[Operation]:
         """The table of them."""
-        post, patch = "POST", "PATCH"
+        return (*self._coming_and_going(), *self._being_there())
+
+    def _coming_and_going(self) -> Sequence[Operation]:
         return (
             _operation(
-                post,
-                "login",
+                "POST login",
                 self.log_in,
                 "Log in, and get a token",
                 answers={200: LoggedIn, 401: WRONG, 429: LOCKED},
                 body=LoginRequest,
             ),
             _operation(
-                post,
-                "refresh",
+                "POST refresh",
                 self.refresh,
                 "Get another token by the refresh token of the last one",
                 answers={200: LoggedIn, 401: "The refresh token does not count any more"},
                 body=RefreshRequest,
             ),
             _operation(
-                post,
-                "logout",
+                "POST logout",
                 self.log_out,
                 "End this login, or all of them",
                 scope=DESK_READ,
@@ -81,32 +84,30 @@ class LoggingIn:
                 body=LogoutRequest,
                 bodiless=True,
             ),
+        )
+
+    def _being_there(self) -> Sequence[Operation]:
+        return (
             _operation(
-                "GET",
-                "me",
+                "GET me",
                 self.show_me,
                 "See who one is, and what one may do",
                 scope=DESK_READ,
                 answers={200: Me},
-                name="me",
             ),
             _operation(
-                patch,
-                "me",
+                "PATCH me",
                 self.change_me,
                 "Change one's own name, avatar or password",
                 scope=DESK_READ,
                 answers={200: AccountAnswer, 403: "That is an admin's to change"},
                 body=OwnChange,
-                name="change_me",
             ),
             _operation(
-                post,
-                "ticket",
+                "POST ticket",
                 self.give_ticket,
                 "Get a ticket for one GET where headers cannot be sent",
-                description="A browser's EventSource sends no headers; a token in a URL ends up in "
-                "logs. A ticket is used once, for one path, within half a minute.",
+                description=WHY_TICKETS,
                 scope=DESK_READ,
                 answers={200: TicketGiven, 403: NOT_AGENT},
                 body=TicketRequest,
@@ -231,14 +232,9 @@ def _scopes(principal: Principal) -> list[str]:
     return sorted(principal.scopes)
 
 
-def _operation(method: str, path: str, endpoint: Any, summary: str, **rest: Any) -> Operation:
+def _operation(what: str, endpoint: Any, summary: str, **rest: Any) -> Operation:
+    method, _, path = what.partition(" ")
+    path = f"/api/agent/{path}"
     return Operation(
-        method,
-        f"/api/agent/{path}",
-        endpoint,
-        summary,
-        error=SupportError,
-        repeatable=False,
-        tag=TAG,
-        **rest,
+        method, path, endpoint, summary, error=SupportError, repeatable=False, tag=TAG, **rest
     )
