@@ -1,4 +1,4 @@
-"""What a session has models do beside answering: have a thread opened at a provider.
+"""What a session has models do beside answering: have a thread opened, write an agent a draft.
 
 A thread is kept for one actor, whose runs go on in it; nobody else's run is given it.
 """
@@ -8,13 +8,15 @@ from typing import ClassVar
 
 import msgspec
 
+from actors.drafts import Drafts, check_draft
 from actors.limits import clip
-from actors.opening import check_owner, no_model, serves
+from actors.opening import check_owner, no_model, serves, unknown
 from actors.session_options import SessionOptions
 from runtime.actor import Actor, handler
 from runtime.errors import Reject
 from runtime.turn import Turn
 from schemas.assist import (
+    DraftOpened,
     MakeThread,
     OpenThread,
     ThreadFailed,
@@ -22,9 +24,10 @@ from schemas.assist import (
     ThreadKept,
     ThreadMade,
     ThreadOpened,
+    WriteDraft,
 )
 from schemas.base import Address, Message
-from schemas.model import conversation_topic
+from schemas.model import Generated, conversation_topic
 from schemas.ownership import IN_MANUAL
 from schemas.record import RunFailed
 from schemas.session import Keeper, SessionState
@@ -35,7 +38,7 @@ MOST_FORMER = 8
 
 
 class Assisting(Actor):
-    """The part of a session that knows its thread."""
+    """The part of a session that knows its thread, and the drafts that are being written."""
 
     Options: ClassVar[type[msgspec.Struct] | None] = SessionOptions
 
@@ -102,12 +105,31 @@ class Assisting(Actor):
     @handler
     def take_failed_run(self, message: RunFailed, ctx: Turn) -> None:
         """A run of ours was given up, or came too late to begin."""
+        Drafts(self.state, self.options, ctx).fail(message.run, message.reason)
         if message.run == self.state.opening:
             self._end_opening()
             failed = ThreadFailed(
                 run=message.run, code="run_failed", status=502, reason=message.reason
             )
             self._tell(failed, ctx)
+
+    @handler
+    def write_draft(self, message: WriteDraft, ctx: Turn) -> DraftOpened:
+        """Have a model write what an agent might answer; the customer hears nothing of it."""
+        if self.state.created is None:
+            raise unknown(ctx)
+        if self.state.hold.mode == "bot_active":
+            detail = "no person has this conversation, or is waited for: the bot answers itself"
+            raise Reject("INVALID_STATUS", detail, status=409)
+        if not serves(message.actor, ctx):
+            raise no_model("a draft is to be written", clip(message.actor, 80))
+        check_draft(message, len(self.state.drafts))
+        return DraftOpened(run=Drafts(self.state, self.options, ctx).start(message))
+
+    @handler
+    def take_draft(self, message: Generated, ctx: Turn) -> None:
+        """A draft is written; its readers were told in the same commit."""
+        Drafts(self.state, self.options, ctx).end(ctx.envelope.runid)
 
     def _check_thread(self, thread: str, ctx: Turn) -> None:
         """Raises Reject 400 `unknown_thread` for one that is not this conversation's."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from actors.arriving import Arrivals
+from actors.drafts import Drafts
 from actors.limits import clip
 from actors.live import Live
 from actors.session_options import SessionOptions
@@ -240,6 +241,8 @@ class Ownership:
         stopped = tuple(self._state.live)
         self._live.stop(stopped, IN_MANUAL, code=IN_MANUAL)
         Arrivals(self._state, self._options, self._ctx).drop(IN_MANUAL, code=IN_MANUAL)
+        if mode == "bot_active":
+            Drafts(self._state, self._options, self._ctx).stop(why.word)
         was, hold.mode = hold.mode, mode
         hold.epoch, hold.assignee = hold.epoch + 1, assignee
         self._stamp()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from actors.arriving import Arrivals
 from actors.assisting import Assisting
+from actors.drafts import Drafts
 from actors.limits import check_customer, clip
 from actors.live import GRACE, OVERDUE, Live
 from actors.opening import (
@@ -205,6 +206,7 @@ class Session(Supervised, Assisting):
     def sweep(self, message: SweepDue, ctx: Turn) -> None:
         """Stop runs whose batches should have ended them, so that nothing is live for ever."""
         Live(self.state, self.options, ctx).sweep()
+        Drafts(self.state, self.options, ctx).sweep()
         self._advance(ctx)
 
 

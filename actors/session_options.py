@@ -11,6 +11,11 @@ from schemas.ownership import Arriving
 from schemas.regulator import Ruleset
 
 MOST_MARKS = 64
+MOST_PROMPT = 4000
+DRAFT_PROMPT = (
+    "You help an agent of a support desk. Write what the agent could answer the customer next,"
+    " in the customer's language and as plain text. Write that answer and nothing else."
+)
 
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,7 +25,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sessions and batches must outlive. `turns` and `tokens` are of what a model is shown of the
     conversation (0: as the model's options say). `arriving` is what becomes of a message that
     comes while a run is going, `regulator` the rules by which a person is called, and
-    `supervision` of when people have it.
+    `supervision` of when people have it; `draft_prompt` tells a model to write what an agent
+    might answer.
     """
 
     batches: str = BATCH
@@ -32,6 +38,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     arriving: Arriving = "parallel"
     regulator: Ruleset = Ruleset()
     supervision: Supervision = Supervision()
+    draft_prompt: str = DRAFT_PROMPT
 
     def __post_init__(self) -> None:
         duration(self.keep)
@@ -43,6 +50,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"turns = {self.turns!r}: expected 0 to {MOST_MARKS}")
         if self.tokens < 0:
             raise ValueError(f"tokens = {self.tokens!r}: expected 0 or more")
+        if not 0 < len(self.draft_prompt.strip()) <= MOST_PROMPT:
+            raise ValueError(f"draft_prompt: expected 1 to {MOST_PROMPT} characters")
 
     @property
     def kept(self) -> timedelta:

@@ -10,6 +10,7 @@ from actors.models.prompts import read_choice
 from actors.models.refusals import Refusals
 from runtime.answers import clip
 from runtime.work import Work
+from schemas.assist import DraftWritten
 from schemas.conversation import MessageAnswered, RunFinished
 from schemas.model import (
     Generate,
@@ -18,6 +19,7 @@ from schemas.model import (
     conversation_topic,
     history_topic,
 )
+from schemas.ownership import internal_topic
 
 EXCERPT = 500
 REASON = 500
@@ -81,8 +83,10 @@ class Report:
         return self._tell(answer, excerpt=str(choice))
 
     def _keep(self, answer: Answer, outcome: Outcome, reason: str) -> None:
-        """Store the whole answer, in one commit with the end of its run."""
+        """Store the whole answer, in one commit with the end of its run; of a draft nothing."""
         job = self._job
+        if job.aside:
+            return
         event = MessageAnswered(
             batch=job.batch,
             task=job.task,
@@ -120,6 +124,9 @@ class Report:
             left=job.thread if thread else "",
             **facts,
         )
+        if job.aside:
+            self._tell_colleagues(shown, result)
+            return result
         finished = RunFinished(
             run=self._ctx.run,
             attempt=self._ctx.attempt,
@@ -137,6 +144,12 @@ class Report:
         ttl = timedelta(seconds=job.keep) if job.keep else None
         self._ctx.emit(conversation_topic(job.conversation), finished, ttl=ttl)
         return result
+
+    def _tell_colleagues(self, answer: Answer, result: Generated) -> None:
+        """What was said aside is for them alone: no word of it reaches the conversation."""
+        draft = DraftWritten(run=self._ctx.run, text=answer.text, reason=result.reason)
+        ttl = timedelta(seconds=self._job.keep) if self._job.keep else None
+        self._ctx.emit(internal_topic(self._job.conversation), draft, ttl=ttl)
 
     def _other_thread(self, answer: Answer) -> str:
         """Where the conversation is kept now, if that is elsewhere than the job said."""

@@ -116,7 +116,7 @@ class World:
     def end(self, run: str, result: Message) -> None:
         """A run ends with a result, in one commit."""
         job = self.runs.pop(run)
-        actor, _, key = job.resultto.partition("/")
+        actor, _, key = (job.resultto or job.source).partition("/")
         self.say(Address(actor, key), result, runid=run, source=f"model/{job.subject}")
 
     def advance(self, by: timedelta) -> None:
