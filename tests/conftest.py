@@ -34,3 +34,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--chaos-kills", type=int, default=0, help="kill only hosts, so often")
     group.addoption("--chaos-growth", type=float, default=0.0, help="watch memory, in minutes")
     group.addoption("--chaos-seed", type=int, default=None, help="repeat a run's schedule")
+    group = parser.getgroup("takeover")
+    group.addoption("--takeover-rounds", type=int, default=0, help="race takeovers so often")
