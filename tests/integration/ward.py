@@ -129,6 +129,7 @@ class Ward:
         (lost,) = (one for one in answers if isinstance(one, Refusal))
         winner = won.case.assignee
 
+        assert winner is not None
         assert (won.changed, lost.code, lost.status) == (True, "ALREADY_TAKEN", 409)
         assert lost.told["assignee"] == {"id": winner.id, "name": winner.name}
 

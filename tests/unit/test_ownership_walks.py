@@ -271,7 +271,8 @@ class Shift(Walk):
     def _check_steps(self, hold: Hold) -> None:
         """Each change follows the one before it, and is on record once."""
         mode: Mode = "bot_active"
-        steps = self.world.told(ModeChanged | AssigneeChanged)
+        told = (event for event, _ in self.world.events)
+        steps = [one for one in told if isinstance(one, ModeChanged | AssigneeChanged)]
         for number, step in enumerate(steps, start=1):
             assert step.epoch == number
             if isinstance(step, ModeChanged):
