@@ -176,6 +176,8 @@ class Ownership:
     def offer(self, agent: Assignee | None, why: Why) -> None:
         """It is one person's to take, or everybody's again."""
         self._assign("pending_manual", agent, why)
+        if agent is not None:
+            self._hold.closed_until = None
         self.publish(why.word)
 
     def _assign(self, mode: Mode, agent: Assignee | None, why: Why, *, notice: str = "") -> None:

@@ -209,7 +209,8 @@ class Supervised(Actor):
     @handler
     def close_for_now(self, message: CloseForNow, ctx: Turn) -> None:
         """Nobody is there to come now."""
-        if self._is_late("pending_manual", message.epoch):
+        known = message.until is not None and message.until == self.state.hold.closed_until
+        if known or self._is_late("pending_manual", message.epoch):
             return
         text = "somebody is written to" if message.mailed else ""
         self.ownership(ctx).close(message.until, Why("closed", "desk", text))

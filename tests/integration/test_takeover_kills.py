@@ -151,10 +151,7 @@ async def look_at(talk: Talk) -> None:
     manual = [one.content for one in SCRIPT if isinstance(one, SayManual)]
     changes: list[ModeChanged | AssigneeChanged] = [*steps, *assigned]
     changes.sort(key=lambda one: one.epoch)
-    whose = [
-        (one.epoch, one.mode, one.assignee.id if one.assignee else "")
-        for one in changes
-    ]
+    whose = [(one.epoch, one.mode, one.assignee.id if one.assignee else "") for one in changes]
 
     assert whose == CHANGES
     assert [(one.epoch, one.mode) for one in record] == [change[:2] for change in CHANGES]

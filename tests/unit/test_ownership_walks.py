@@ -1,5 +1,6 @@
 """Whatever people, desk, models and time do in whatever order: one may speak, and all agree who."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -49,10 +50,8 @@ BOT: Stand = ("bot_active", None)
 
 def expected(now: Stand, epoch: int, message: Message) -> Stand | str:
     """What is to become of it, or the code that says no."""
-    for kind, rule in RULES.items():
-        if isinstance(message, kind):
-            return rule(now, epoch, message)
-    return now
+    rule = RULES.get(type(message))
+    return rule(now, epoch, message) if rule else now
 
 
 def escalate(now: Stand, epoch: int, message: Escalate) -> Stand | str:
@@ -118,7 +117,7 @@ def whose(now: Stand, agent: str, force: bool) -> str:
     return "" if assignee.id == agent or force else "NOT_YOURS"
 
 
-RULES: dict[type[Message], Any] = {
+RULES: dict[type[Message], Callable[[Stand, int, Any], Stand | str]] = {
     Escalate: escalate,
     TakeOver: take,
     Release: release,
@@ -165,7 +164,7 @@ class Shift(Walk):
         pick, some = self.random.choice, self.random.choice(AGENTS)
         epoch = pick([0, 0, 0, self.hold.epoch, self.hold.epoch - 1])
         force = pick([False, False, True])
-        said = [
+        said: list[Message] = [
             Escalate(customer=pick([None, Customer(vip=pick([True, False]))])),
             TakeOver(agent=some, force=force, epoch=max(epoch, 0)),
             TakeOver(agent=some),
@@ -183,7 +182,7 @@ class Shift(Walk):
         pick = self.random.choice
         epoch = pick([self.hold.epoch, self.hold.epoch, self.hold.epoch - 1])
         until = self.world.now + timedelta(hours=1)
-        said = [
+        said: list[Message] = [
             OfferCase(epoch=epoch, agent=pick([None, *AGENTS])),
             CloseForNow(epoch=epoch, until=pick([None, until]), mailed=True),
             ReturnToBot(epoch=epoch),
