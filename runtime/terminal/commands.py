@@ -29,6 +29,7 @@ from runtime.store.server import EmbeddedServer, PortTaken
 from runtime.system import load_class
 from runtime.tables import Config
 from runtime.terminal.closeup import describe, look_closely
+from runtime.terminal.desk_environment import named_mailer, with_hours
 from runtime.terminal.doctor import examine
 from runtime.terminal.follow import archive, print_events
 from runtime.terminal.manifest import deployment_of
@@ -264,6 +265,11 @@ def check_deployments(config: Config) -> list[Deployment]:
     Raises ConfigError for the first bad one.
     """
     add_modules(config.host.modules)
-    services = named_services(os.environ, {table.name for table in config.actor})
-    tables = [deployment_of(table, load_class(table.name, table.type)) for table in config.actor]
+    configured = {table.name for table in config.actor}
+    services = [
+        *named_services(os.environ, configured),
+        *named_mailer(os.environ, configured),
+    ]
+    actors = with_hours(config.actor, os.environ)
+    tables = [deployment_of(table, load_class(table.name, table.type)) for table in actors]
     return [*tables, *services]

@@ -8,6 +8,7 @@ import pytest
 from runtime.config import UNUSED
 from runtime.tables import Config, HostTable
 from runtime.terminal.commands import _names_to_run
+from runtime.terminal.desk_environment import HOURS, MAIL, TIMEZONE, named_mailer, read_hours
 from runtime.terminal.offers import SERVICES, named_services
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +33,11 @@ def test_the_example_names_what_the_composition_and_the_old_system_take() -> Non
 
     passed_on = set(re.findall(r"^ +([A-Z_]+):$", COMPOSITION, re.MULTILINE))
 
-    assert passed_on == services
+    desk = {*HOURS, TIMEZONE, *MAIL}
+
+    assert passed_on == services | desk
     assert composed <= shown().keys()
-    assert shown().keys() == composed | services | set(UNUSED) | {"LOG_LEVEL"}
+    assert shown().keys() == composed | services | desk | set(UNUSED) | {"LOG_LEVEL"}
 
 
 def test_no_secret_has_a_value_and_what_must_be_set_is_not_commented_out() -> None:
@@ -58,6 +61,14 @@ def test_a_host_that_runs_some_actors_runs_the_services_of_its_environment_too()
 
     assert _names_to_run(Config(host=HostTable(run=["child"])), services) == ["child", "deepseek"]
     assert _names_to_run(Config(), services) == []
+
+
+@pytest.mark.promise("FD-60", "FD-61")
+def test_the_hours_and_the_mailer_of_the_example_can_be() -> None:
+    named = shown()
+
+    assert read_hours({name: named[name] for name in (*HOURS, TIMEZONE)}) is not None
+    assert [one.name for one in named_mailer(named, ())] == ["mailer"]
 
 
 def test_a_copy_of_the_example_is_never_committed() -> None:
