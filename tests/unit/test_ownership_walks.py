@@ -136,10 +136,10 @@ class Shift(Walk):
 
     weights: ClassVar[dict[str, float]] = {
         **WEIGHTS,
-        "handle": 10,
-        "open": 4,
-        "ask_something": 8,
-        "tell_something": 4,
+        "handle": 8,
+        "open": 2,
+        "ask_something": 14,
+        "tell_something": 8,
         "repeat_something": 2,
     }
 
@@ -165,6 +165,7 @@ class Shift(Walk):
         epoch = pick([0, 0, 0, self.hold.epoch, self.hold.epoch - 1])
         force = pick([False, False, True])
         said: list[Message] = [
+            Escalate(),
             Escalate(customer=pick([None, Customer(vip=pick([True, False]))])),
             TakeOver(agent=some, force=force, epoch=max(epoch, 0)),
             TakeOver(agent=some),
@@ -184,6 +185,8 @@ class Shift(Walk):
         until = self.world.now + timedelta(hours=1)
         said: list[Message] = [
             OfferCase(epoch=epoch, agent=pick([None, *AGENTS])),
+            OfferCase(epoch=self.hold.epoch, agent=pick(AGENTS)),
+            OfferCase(epoch=self.hold.epoch, agent=pick(AGENTS)),
             CloseForNow(epoch=epoch, until=pick([None, until]), mailed=True),
             ReturnToBot(epoch=epoch),
             Requeue(epoch=epoch, reason="gone"),
