@@ -12,7 +12,6 @@ import msgspec
 from actors.batch import Batch
 from actors.session import Session
 from runtime.actor import handler
-from runtime.errors import Reject
 from runtime.tables import KeyTable
 from runtime.testing import Kit
 from runtime.turn import Turn
@@ -44,14 +43,14 @@ refused: list[str] = []
 
 
 class Desk(Session):
-    """A session like any other, but for one that a person has taken over."""
+    """A session like any other, but that some belong to a person from the beginning."""
 
     @handler
     def open_batch(self, message: OpenBatch, ctx: Turn) -> BatchOpened:
-        """Refuse what is said to `taken…`."""
+        """What is said to `taken…` is said while a person has it."""
         if ctx.key.startswith("taken"):
             refused.append(ctx.key)
-            raise Reject("MANUAL_IN_PROGRESS", "a person answers here", status=409)
+            self.state.hold.mode = "manual_live"
         return super().open_batch(message, ctx)
 
 

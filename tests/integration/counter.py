@@ -84,7 +84,7 @@ class Counter(Actor):
         self.state.n += message.n
         if message.n < 0:
             ctx.emit(EVENTS, Total(n=-1))
-            raise Reject("NEGATIVE", f"{message.n} is below zero", status=422)
+            raise Reject("NEGATIVE", f"{message.n} is below zero", status=422, told={"least": 0})
         ctx.emit(EVENTS, Total(n=self.state.n))
         return self._total()
 

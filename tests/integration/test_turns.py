@@ -47,13 +47,17 @@ async def test_a_rejected_message_changes_nothing_and_says_why() -> None:
     async with running(counter=Counter) as kit:
         await kit.ask(HERE, Add(n=5))
         with pytest.raises(Refused) as refused:
-            await kit.ask(HERE, Add(n=-1))
+            await kit.ask(HERE, Add(n=-1), origin=Origin(id="less", bodyhash="h"))
+        with pytest.raises(Refused) as again:
+            await kit.ask(HERE, Add(n=-1), origin=Origin(id="less", bodyhash="h"))
         state = await kit.state(HERE)
         events = await kit.events(EVENTS, Total)
         record = await kit.record(HERE)
 
+    assert refused.value.refusal == again.value.refusal
     assert refused.value.refusal.code == "NEGATIVE"
     assert refused.value.refusal.status == 422
+    assert refused.value.refusal.told == {"least": 0}
     assert state.n == 5
     assert [e.n for e in events] == [5]
     assert record is not None
