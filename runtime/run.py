@@ -179,6 +179,26 @@ class Attempt:
             raise TurnError(f"{subject}: a message of {len(sealed)} bytes, at most {MOST_BYTES}")
         return Outgoing(subject, sealed, expiry(ttl))
 
+    async def tell(self, to: Address, message: Message) -> None:
+        """Send mail, perhaps twice; raises Fenced if the broker refuses it."""
+        mail = self.mail(to, message)
+        headers = {**expect(self.lease, self.subject), **mail.headers}
+        await self._commit([Outgoing(mail.subject, mail.data, headers)], resend=True)
+
+    def mail(self, to: Address, message: Message) -> Outgoing:
+        """A message to a keyed actor, as this attempt sends it."""
+        target = self.system.deployments.get(to.actor)
+        ttl = target.mail_ttl if target else timedelta(hours=24)
+        return Outgoing(subjects.mail(to), self._seal(message, to.key), expiry(ttl))
+
+    async def excuse(self) -> None:
+        """Forget that hosts have ended with it: it has long been waiting, and this one has not."""
+        if self.crashes and self.claimed:
+            self.crashes = 0
+            self.lease = await self._commit([self._record("claimed")])
+            if self.system.suspect == self.run:
+                self.system.suspect = ""
+
     async def finish(self, result: Message, *extra: Outgoing) -> None:
         """Store the run's end, what else, and last the message to whoever started it."""
         await self._commit([self._record("finished"), *extra, *self.answer(result)])
@@ -188,10 +208,7 @@ class Attempt:
         actor, _, key = (self.envelope.resultto or self.envelope.source).partition("/")
         if not ACTOR_NAME.fullmatch(actor):
             return []
-        to = Address(actor, key)
-        sender = self.system.deployments.get(actor)
-        ttl = sender.mail_ttl if sender else timedelta(hours=24)
-        return [Outgoing(subjects.mail(to), self._seal(result, to.key), expiry(ttl))]
+        return [self.mail(Address(actor, key), result)]
 
     # -- storing ---------------------------------------------------------------------------
 

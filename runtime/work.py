@@ -3,7 +3,8 @@
 What it emits is stored with its result, in one commit, or not at all.
 """
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from functools import cached_property
@@ -14,12 +15,15 @@ import structlog
 
 from runtime.bus import Outgoing
 from runtime.errors import BusFault, Denied, StateUndecodable, TurnError
+from runtime.person import Question, time_for
 from runtime.reading import read_on, wait_for_bus
 from runtime.run import Attempt
 from runtime.turn import EVENT_TTL, TURN_BYTES
 from schemas import subjects
+from schemas.approval import AskPerson, Decided, Decision
 from schemas.base import Address, Message, Topic, token
 from schemas.envelope import UNREADABLE, Envelope, decode_any
+from schemas.ownership import SUPPORT
 from schemas.record import Record
 
 _decode_record = msgspec.json.Decoder(Record).decode
@@ -46,6 +50,7 @@ class Work:
         """Files, which are kept apart from the log: what is put there stays if the job fails."""
         self._attempt = attempt
         self._system = attempt.system
+        self._began = time.monotonic()
 
     @cached_property
     def log(self) -> Any:
@@ -105,3 +110,43 @@ class Work:
             except BusFault as fault:
                 self.log.debug("read_again", subject=subject, error=str(fault))
             await wait_for_bus(self._system.bus)
+
+    async def ask_person(
+        self,
+        question: str,
+        *,
+        name: str = "",
+        details: dict[str, Any] | None = None,
+        answers: dict[str, Any] | None = None,
+        choices: Sequence[str] = (),
+        seconds: float | None = None,
+        assume: Decision = "expired",
+        assume_answer: Any = None,
+        team: str = SUPPORT,
+        conversation: str | None = None,
+        tool: str = "",
+    ) -> Decided:
+        """Ask a person, and wait for what it comes to; the fields are `AskPerson`'s.
+
+        Another attempt at the job gets the answer to what the first one asked: questions are
+        told apart by `name`, or else by their words. Without `seconds` there is as much time as
+        the attempt has left; without a `conversation` it is about the one the job is heard in.
+        If the run is stopped the question is withdrawn. Raises Reject for one that cannot be
+        asked, TurnError if there is no actor that keeps questions.
+        """
+        kind, _, topic = self.envelope.topic.partition("/")
+        about = topic if kind == "conversation" else ""
+        ask = AskPerson(
+            question=question,
+            details=details or {},
+            answers=answers,
+            choices=tuple(choices),
+            seconds=time_for(self._attempt, time.monotonic() - self._began, seconds),
+            assume=assume,
+            assume_answer=assume_answer,
+            conversation=about if conversation is None else conversation,
+            team=team,
+            asker=str(self.address),
+            tool=tool,
+        )
+        return await Question(self._attempt, name or question, ask, self.record).answer()

@@ -311,7 +311,8 @@ class Pool:
         try:
             return await self._run(attempt)
         finally:
-            self.system.suspect = ""
+            if self.system.suspect == attempt.run:
+                self.system.suspect = ""
 
     async def _run(self, attempt: Attempt) -> str:
         job = attempt.envelope

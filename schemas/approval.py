@@ -28,12 +28,15 @@ class Decided(Message, tag="approval.decided"):
     at: datetime | None = None
     defaulted: bool = False
     """Whether nobody answered in time, and this is what was to be assumed then."""
+    fault: str = ""
+    """Why it could not be asked at all; it counts as withdrawn then."""
 
 
 class AskPerson(Message, tag="approval.ask"):
     """Ask a person, once: said again under the same id it changes nothing.
 
-    `answers` is a JSON Schema of the answer, without which only yes and no are possible.
+    `answers` is a JSON Schema (2020-12) of the answer, `choices` are the texts it is one of;
+    without either only yes and no are possible, and with either no yes without an answer.
     `seconds` is how long it may take; then `assume` is the decision (`expired` by default) and
     `assume_answer` the answer. `reply` is the address (`actor/key`) that is told, if any;
     `conversation` what it is about, `team` who may answer.
@@ -71,6 +74,10 @@ class Withdraw(Message, tag="approval.withdraw"):
     """Who asked does not want to know any more."""
 
     reason: str = ""
+
+
+class ApprovalDue(Message, tag="approval.due"):
+    """Its time is over: what is assumed holds, unless somebody has answered."""
 
 
 class ApprovalAsked(Message, tag="approval.asked"):

@@ -29,7 +29,7 @@ def refusal(folder: Path, text: str | bytes) -> str:
 def test_the_files_we_ship_are_good(name: str) -> None:
     config = load(ROOT / "config" / name, {})
 
-    shipped = {"master", "child", "session", "batch", "completion", "completion-batch"}
+    shipped = {"master", "child", "session", "batch", "completion", "completion-batch", "approval"}
     assert {actor.name for actor in config.actor} >= shipped
 
 
