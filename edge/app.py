@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from edge.accounts import Accounting
+from edge.approvals import Approvals
 from edge.asking import TRANSLATIONS
 from edge.auth import Authentication, Authorization, Doorkeeper
 from edge.batches import Batches
@@ -96,7 +97,12 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     chat = Chat(completions.dialect(), *batches.dialects())
     asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
-    desk = (LoggingIn(shared), Accounting(shared), Gestures(shared, remembered))
+    desk = (
+        LoggingIn(shared),
+        Accounting(shared),
+        Gestures(shared, remembered),
+        Approvals(shared, remembered),
+    )
     health = HealthCheck(shared, doorkeeper)
     support = serve_customers(shared, catalog, remembered, config.edge.support, doorkeeper, health)
     surfaces: tuple[Surface, ...] = (*relay, *asking, *seeing, *desk, *support, health)

@@ -53,6 +53,17 @@ def read_int(request: HTTPConnection, name: str, *, default: int, low: int, high
     return int(value)
 
 
+def read_text(request: HTTPConnection, name: str, *, longest: int) -> str:
+    """Return a query parameter that is a text, empty if it is not there.
+
+    Raises Refusal 400 `invalid_parameter` for a repeat, and for more than `longest` characters.
+    """
+    value = _read_once(request, name) or ""
+    if len(value) > longest:
+        raise _invalid(name, value, f"at most {longest} characters")
+    return value
+
+
 def read_cursor(request: HTTPConnection) -> int | None:
     """Return the stream sequence after which a client wants to go on, None if it names none.
 

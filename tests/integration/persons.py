@@ -5,9 +5,12 @@ from typing import Any, Literal
 import msgspec
 
 from runtime import Actor, Turn, Work, Worker, handler
+from runtime.testing import Kit
+from schemas import subjects
 from schemas.approval import APPROVAL, AskPerson, Decided, Withdraw
 from schemas.base import Address, Job, Message, Request, Topic
 from schemas.record import RunFailed
+from tests.integration.waiting import until_known
 
 TOPIC = Topic("clerk", "c")
 
@@ -107,3 +110,16 @@ class Adviser(Worker):
         if job.then == "ask_again":
             decided = await ctx.ask_person(f"{job.text} Really?", **job.more)
         return Consulted(decided=decided, attempt=ctx.attempt)
+
+
+async def applied(kit: Kit, *addresses: Address) -> None:
+    """Wait until each of these, one after another, has done all that it was sent."""
+    for address in addresses:
+        mail = await kit.bus.last(subjects.stored_at(address))
+        newest = mail.seq if mail else 0
+
+        async def is_done(address: Address = address, newest: int = newest) -> bool:
+            record = await kit.record(address)
+            return newest == 0 or (record is not None and record.done >= newest)
+
+        await until_known(is_done)

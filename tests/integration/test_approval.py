@@ -23,7 +23,7 @@ from schemas.approval import (
 )
 from schemas.base import Address
 from schemas.ownership import desk_topic, internal_topic
-from tests.integration.persons import CallOff, Clerk, Refund
+from tests.integration.persons import CallOff, Clerk, Refund, applied
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,9 +40,10 @@ async def kit() -> AsyncIterator[Kit]:
 
 async def asked(kit: Kit, id: str, **more: Any) -> Address:
     """Have the clerk ask, and wait until it is asked or refused."""
+    to = Address(APPROVAL, id)
     await kit.tell(CLERK, Refund(id=id, more=more))
-    await kit.settled()
-    return Address(APPROVAL, id)
+    await applied(kit, CLERK, to)
+    return to
 
 
 async def refused(kit: Kit, to: Address, given: Decide) -> tuple[int, str, str]:
@@ -54,7 +55,7 @@ async def refused(kit: Kit, to: Address, given: Decide) -> tuple[int, str, str]:
 
 async def told(kit: Kit, id: str) -> list[Decided]:
     """What the clerk was told of a question."""
-    await kit.settled()
+    await applied(kit, CLERK, Address(APPROVAL, id), CLERK)
     found: list[Decided] = (await kit.state(CLERK)).decided.get(id, [])
     return found
 
@@ -250,7 +251,7 @@ async def test_who_does_not_want_to_know_any_more_withdraws(kit: Kit) -> None:
     [heard] = await told(kit, "off")
     late = await refused(kit, to, Decide(decision="approved", by="ann"))
     await kit.tell(CLERK, CallOff(id="never-asked"))
-    await kit.settled()
+    await applied(kit, CLERK, Address(APPROVAL, "never-asked"))
 
     assert (heard.decision, heard.note, heard.by) == ("withdrawn", "it was paid", "clerk/c")
     assert late[1] == "ALREADY_DECIDED"
@@ -261,7 +262,7 @@ async def test_a_question_of_nobody_in_particular_is_followed(kit: Kit) -> None:
     """Whoever has no address, or is gone, may still read what it came to."""
     to = Address(APPROVAL, "loose")
     await kit.tell(to, AskPerson(question="Well?", team="", reply="gone/a"))
-    await kit.settled()
+    await applied(kit, to)
     answered = await kit.ask(to, Decide(decision="approved"))
 
     assert await kit.event(approval_topic("loose"), Decided) == answered

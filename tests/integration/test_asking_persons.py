@@ -1,6 +1,5 @@
 """Jobs that wait for a person: one question whatever becomes of the attempts, and of the run."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -15,7 +14,7 @@ from schemas import subjects
 from schemas.approval import APPROVAL, ApprovalAsked, Decide, Decided, approval_topic
 from schemas.base import Address
 from schemas.deployment import Deployment
-from schemas.envelope import decode_any
+from schemas.envelope import decode_any, encode, seal
 from schemas.ownership import desk_topic
 from schemas.record import RunFailed
 from tests.integration.persons import (
@@ -26,6 +25,7 @@ from tests.integration.persons import (
     Consult,
     Consulted,
     Halt,
+    applied,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -122,7 +122,7 @@ async def test_a_run_that_is_stopped_withdraws_its_question(kit: Kit) -> None:
     asked = await question(kit, "Halt?")
     await kit.tell(CLERK, Halt(run=run))
     decided = await kit.event(approval_topic(asked.approval), Decided)
-    await kit.settled()
+    await applied(kit, CLERK)
 
     assert decided.decision == "withdrawn"
     assert decided.by == "adviser/c"
@@ -164,16 +164,10 @@ async def test_what_is_not_heard_is_found_in_the_record(
 async def test_a_job_without_a_run_asks_as_well(kit: Kit) -> None:
     job = AskFirst(text="Plain?")
     data = {"id": "plain-1", "source": "clerk/c", "subject": "c"}
-    await publish(kit, job, data)
+    await kit.bus.publish(subjects.work("adviser", 1, "c"), encode(seal(job, **data)))
     decided = await answer(kit, await question(kit, "Plain?"))
 
     assert (await kit.event(TOPIC, Consulted)).decided == decided
-
-
-async def publish(kit: Kit, job: AskFirst, facts: dict[str, Any]) -> None:
-    from schemas.envelope import encode, seal
-
-    await kit.bus.publish(subjects.work("adviser", 1, "c"), encode(seal(job, **facts)))
 
 
 async def test_without_an_actor_that_keeps_questions_the_job_fails_and_says_why() -> None:
@@ -198,4 +192,3 @@ async def test_the_question_is_refused_by_the_broker_once_the_run_is_somebody_el
 
     assert first.type == "approval.ask"
     assert fence == f"run.{first.runid}"
-    await asyncio.sleep(0)
