@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from actors.function import Function, FunctionOptions
 from actors.limits import as_json
+from actors.person import may_ask
 from actors.process import Process, ProcessOptions
 from actors.webhook import Webhook, WebhookOptions
 from runtime.actor import Worker, handler
@@ -52,7 +53,8 @@ class Child(Worker):
     @handler
     async def execute(self, job: Execute, ctx: Work) -> Executed:
         """Do the order; raises Reject for a result that no further attempt would mend."""
-        result = await self._way.do(_as_given(job, ctx))
+        with may_ask(ctx):
+            result = await self._way.do(_as_given(job, ctx))
         return Executed(task_id=job.task_id, result=as_json(result))
 
 

@@ -14,6 +14,7 @@ import msgspec
 from edge.auth import DESK_READ, Principal
 from edge.presence import Presence, Seen
 from edge.sse import Source, block
+from schemas.base import token
 from schemas.presence import Person
 
 Writing: TypeAlias = Callable[[str, dict[str, Any]], bytes]
@@ -78,6 +79,11 @@ def person_of(principal: Principal, *, colleague: bool) -> Person:
     """Who somebody is to others; only an agent with a token of their own has a name."""
     name = principal.name if principal.kind == "agent" else ""
     return Person(principal.id[:LONGEST], "agent" if colleague else "user", name[:LONGEST])
+
+
+def customer_of(principal: Principal, session: str) -> Person:
+    """Who a customer is to others: somebody of their own in each session, whatever their key."""
+    return Person(token(f"{principal.id}/{session}"))
 
 
 def accompany(

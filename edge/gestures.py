@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from edge.auth import CHAT_SEND, DESK_ACT, principal_of
 from edge.body import decode, read_body, read_json
-from edge.company import LONGEST, person_of
+from edge.company import LONGEST, customer_of, person_of
 from edge.operation import Operation, Parameter
 from edge.problem import Refusal
 from edge.remembered import NO_CONVERSATION, Remembered, may_see
@@ -88,7 +88,7 @@ class Gestures:
         """Pass on that a customer types, unless the session is somebody else's."""
         told = await read_json(request, CustomerTyping, LIMIT)
         principal = principal_of(request)
-        who = person_of(principal, colleague=False)
+        who = customer_of(principal, told.user_id)
         # Looked up only where something is said: a client that says it very often costs nothing.
         if not self._presence.has_just_told(told.user_id, who, on=told.on):
             found = await self._remembered.find_conversation(told.user_id)

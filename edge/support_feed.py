@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edge.auth import principal_of
-from edge.company import accompany, typed
+from edge.company import accompany, customer_of, typed
 from edge.feeds import AGAIN_AFTER, AT_ONCE
 from edge.following import Following, Reset
 from edge.outflow import Write, pour
@@ -34,9 +34,7 @@ from edge.support_shapes import NAMED
 from runtime.bus import new_id
 from runtime.errors import BusFault
 from runtime.tables import SupportTable
-from schemas.base import token
 from schemas.model import conversation_topic
-from schemas.presence import Person
 
 log = structlog.get_logger("edge")
 
@@ -68,7 +66,7 @@ class Feeds:
             following = await self.shared.hub.follow(conversation_topic(session), after)
             feed = SessionFeed(session, following, self.standing, joins=after is None)
             colleague = principal.kind == "agent"
-            me = None if colleague else Person(token(f"{principal.id}/{session}"))
+            me = None if colleague else customer_of(principal, session)
             presence = self.shared.presence
             return accompany(feed, presence, session, principal, me=me, write=typed)
 

@@ -15,7 +15,7 @@ from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.store.server import PortTaken
 from runtime.tables import MOST_HOSTS, Config
-from runtime.terminal import agents, commands, fakes, operations, rollout, workbench
+from runtime.terminal import agents, approvals, commands, fakes, operations, rollout, workbench
 from runtime.terminal.shown import harmless
 from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL
 
@@ -156,6 +156,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 GROUPS = {
     "agents": "Accounts of human agents: make them, list them, shut them.",
     "dead": "Look through dead letters, and settle them.",
+    "approvals": "Look at questions that wait for a person, and answer them.",
     "run": "Look at the run of a job, or stop it.",
 }
 """What the first word of commands of two words is about."""
@@ -173,6 +174,11 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("kill", operations.kill, "End an instance: it starts afresh, without what waits for it."),
     ("run show", operations.show_run, "Show where it stands."),
     ("run stop", operations.stop_run, "Stop it, and tell its sender."),
+    ("approvals list", approvals.list_questions, "List the questions that wait for a person."),
+    ("approvals show", approvals.show_question, "Show one of them whole, and what it came to."),
+    ("approvals approve", approvals.approve, "Answer yes."),
+    ("approvals deny", approvals.deny, "Answer no."),
+    ("approvals answer", approvals.give_answer, "Answer with what is asked for."),
     ("dead list", workbench.list_letters, "List the messages that nobody could handle."),
     ("dead show", workbench.show_letter, "Show one of them with what it says."),
     ("dead replay", workbench.replay_letters, "Send their messages again, each once."),
@@ -200,6 +206,11 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "kill": operations.kill_arguments,
     "run show": operations.show_run_arguments,
     "run stop": operations.stop_run_arguments,
+    "approvals list": approvals.list_arguments,
+    "approvals show": approvals.show_arguments,
+    "approvals approve": approvals.approve_arguments,
+    "approvals deny": approvals.deny_arguments,
+    "approvals answer": approvals.answer_arguments,
     "dead list": workbench.list_arguments,
     "dead show": workbench.show_arguments,
     "dead replay": workbench.replay_arguments,
