@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.asking import answer, ask_for, wait_for_bus
-from edge.auth import DESK_ACT, DESK_READ, Principal, principal_of, stream_owner
+from edge.auth import DESK_ACT, DESK_LEAD, DESK_READ, Principal, principal_of, stream_owner
 from edge.body import read_json
 from edge.feeds import TopicFeed, join_feed
-from edge.operation import Operation, Parameter
+from edge.operation import Endpoint, Operation, Parameter
 from edge.parameters import read_cursor, read_int, read_text
 from edge.problem import Refusal, quote
 from edge.questions import Questions
@@ -35,6 +35,7 @@ from schemas.ownership import MOST_NOTE
 
 TAG = "approvals"
 UNKNOWN = "There is no such question"
+FOREIGN = "It is for another team to answer, or in somebody else's name"
 DONE = "It was answered before, differently or by somebody else; `decided` tells how"
 MOST_LISTED = 200
 LIMIT = 64 * 1024
@@ -92,6 +93,10 @@ class Deciding(msgspec.Struct, kw_only=True):
     by: Annotated[str, msgspec.Meta(max_length=LONGEST)] = ""
 
 
+SEEN = "See a question, and what it came to"
+ANSWERED = {200: ApprovalView, 404: UNKNOWN}
+
+
 class ApprovalEvent(Envelope[ApprovalAsked | Decided], frozen=True, kw_only=True):
     """What happens to a question; a `reset` has a `reason` and a `snapshot` instead."""
 
@@ -105,40 +110,25 @@ class Approvals:
 
     def operations(self) -> Sequence[Operation]:
         """The table of them."""
-        read: dict[str, Any] = {"scope": DESK_READ, "tag": TAG}
-        one: dict[str, Any] = {"variables": (ID,)}
         return (
-            Operation(
-                "GET",
-                "/api/approvals",
+            _read(
+                "",
                 self.list_some,
                 "List questions that wait for a person",
-                name="approvals",
+                "approvals",
                 answers={200: ApprovalList},
                 query=(TEAM, STATUS, COUNT),
-                **read,
             ),
-            Operation(
-                "GET",
-                "/api/approvals/{id}/events",
+            _read(
+                "/{id}/events",
                 self.follow,
                 "Follow a question until it is answered, from how it stands now or from a cursor",
-                name="follow_approval",
+                "follow_approval",
                 answers={200: "Its events, each with its sequence as the id", 404: UNKNOWN},
+                variables=(ID,),
                 stream_event=ApprovalEvent,
-                **read,
-                **one,
             ),
-            Operation(
-                "GET",
-                "/api/approvals/{id}",
-                self.view,
-                "See a question, and what it came to",
-                name="approval",
-                answers={200: ApprovalView, 404: UNKNOWN},
-                **read,
-                **one,
-            ),
+            _read("/{id}", self.view, SEEN, "approval", answers=ANSWERED, variables=(ID,)),
             Operation(
                 "POST",
                 "/api/approvals/{id}",
@@ -147,9 +137,9 @@ class Approvals:
                 name="decide_approval",
                 scope=DESK_ACT,
                 body=Deciding,
-                answers={200: ApprovalView, 404: UNKNOWN, 409: DONE},
+                answers={**ANSWERED, 403: FOREIGN, 409: DONE},
+                variables=(ID,),
                 tag=TAG,
-                **one,
             ),
         )
 
@@ -177,6 +167,7 @@ class Approvals:
         by = _name(principal_of(request), body.by)
         # Nothing is kept of an answer to what nobody has asked.
         state = await self._find(id)
+        _check_team(principal_of(request), state)
         decide = Decide(decision=body.decision, answer=body.answer, note=body.note, by=by)
         bus, to = self._shared.bus, Address(APPROVAL, id)
         try:
@@ -221,6 +212,19 @@ class Approvals:
         return Refusal(refusal.status, refusal.code, refusal.detail, **members)
 
 
+def _read(path: str, endpoint: Endpoint, summary: str, name: str, **rest: Any) -> Operation:
+    return Operation(
+        "GET",
+        f"/api/approvals{path}",
+        endpoint,
+        summary,
+        name=name,
+        scope=DESK_READ,
+        tag=TAG,
+        **rest,
+    )
+
+
 def view_of(id: str, state: ApprovalState) -> ApprovalView:
     """A question as clients see it."""
     ask = state.ask
@@ -250,11 +254,21 @@ def read_id(request: Request) -> str:
     return id
 
 
+def _check_team(principal: Principal, state: ApprovalState) -> None:
+    """Raise Refusal 403 to an agent of other teams, unless they lead."""
+    team = state.ask.team if state.ask else ""
+    if principal.kind != "agent" or DESK_LEAD in principal.scopes:
+        return
+    if team and team not in principal.teams:
+        raise Refusal(403, "not_your_team", f"this is for the team {quote(team)} to answer")
+
+
 def _name(principal: Principal, by: str) -> str:
     """Who answers. An agent answers for nobody else; a program may, and is named beside them."""
-    if not by or by == principal.id:
-        return principal.id
+    me = principal.agent or principal.id
+    if by in ("", me):
+        return me
     if principal.kind == "agent":
-        detail = f"/by: {quote(by)}: you are {quote(principal.id)}; leave it out"
+        detail = f"/by: {quote(by)}: you are {quote(me)}; leave it out"
         raise Refusal(403, "not_yours", detail)
-    return f"{by} ({principal.id})" if principal.known else by
+    return f"{by} ({me})" if principal.known else by

@@ -78,7 +78,8 @@ class WithPresence:
 def person_of(principal: Principal, *, colleague: bool) -> Person:
     """Who somebody is to others; only an agent with a token of their own has a name."""
     name = principal.name if principal.kind == "agent" else ""
-    return Person(principal.id[:LONGEST], "agent" if colleague else "user", name[:LONGEST])
+    id = principal.agent or principal.id
+    return Person(id[:LONGEST], "agent" if colleague else "user", name[:LONGEST])
 
 
 def customer_of(principal: Principal, session: str) -> Person:

@@ -14,6 +14,7 @@ from runtime.tables import KeyTable
 from runtime.testing import Kit, running
 from schemas.approval import APPROVAL, AskPerson
 from schemas.base import Address
+from tests.integration.agents import ADMIN_KEY, call, lighten, log_in, make_agent
 from tests.integration.edges import Edge, serving
 from tests.integration.feed import feed
 from tests.integration.persons import applied
@@ -24,6 +25,7 @@ DESK, READER, SITE = "d" * 8 + "esk-secret", "r" * 8 + "ead-secret", "s" * 8 + "
 KEYS = {
     DESK: KeyTable(id="desk", secret_env="DESK", scopes=["desk:read", "desk:act"]),
     READER: KeyTable(id="reader", secret_env="READER", scopes=["desk:read"]),
+    ADMIN_KEY: KeyTable(id="office", secret_env="OFFICE"),
     SITE: KeyTable(id="site", secret_env="SITE", scopes=["chat:send", "chat:read"]),
 }
 FROM_AFAR = {"X-Forwarded-For": "192.0.2.7", "Content-Type": "application/json"}
@@ -227,3 +229,29 @@ async def test_reading_and_answering_need_their_scopes(kit: Kit, edges: tuple[Ed
     ]
 
     assert [one.status_code for one in answers] == [403, 403, 403, 200]
+
+
+async def test_an_agent_answers_in_their_own_name_and_for_their_own_team(
+    kit: Kit, edges: tuple[Edge, Edge]
+) -> None:
+    here, there = edges
+    lighten(here)
+    await make_agent(here, "ann", name="Ann", teams=["sales"])
+    await make_agent(here, "lea", "lead", teams=["support"])
+    for id, team in (("mine", "sales"), ("theirs", "billing")):
+        await ask(kit, id, team=team)
+    ann, lea = [(await log_in(here, name))["token"] for name in ("ann", "lea")]
+
+    async def post(id: str, token: str, **body: Any) -> httpx.Response:
+        given = {"decision": "approved", **body}
+        return await call(there, "POST", f"/api/approvals/{id}", given, token=token)
+
+    borrowed = await post("mine", ann, by="bob")
+    foreign = await post("theirs", ann)
+    own = await post("mine", ann)
+    lead = await post("theirs", lea)
+
+    assert (borrowed.status_code, borrowed.json()["code"]) == (403, "not_yours")
+    assert (foreign.status_code, foreign.json()["code"]) == (403, "not_your_team")
+    assert (own.status_code, own.json()["decided"]["by"]) == (200, "ann")
+    assert (lead.status_code, lead.json()["decided"]["by"]) == (200, "lea")
