@@ -131,7 +131,7 @@ class Doorkeeper:
             may_read = READS
         self._anonymous = Principal("anonymous", "anonymous", may_read)
         self._guest = replace(self._anonymous, scopes=may_read | {CHAT_SEND} | DESK)
-        self._customer = replace(self._anonymous, scopes=may_read | {CHAT_SEND, CHAT_READ})
+        self._customer = replace(self._anonymous, scopes=frozenset({CHAT_SEND, CHAT_READ}))
         self._open_chat = open_chat
         self._keyless = local_reads and all(known == _DEFAULT for known, _ in self._keys)
         self._local_only = local_reads and not open_reads
@@ -178,12 +178,13 @@ class Doorkeeper:
         return self._with_open_reads(found, connection)
 
     def _admit_nobody(self, connection: HTTPConnection) -> Principal:
+        if self._keyless and not forwarded_by(connection):
+            return self._guest
         if self._open_chat and connection.scope["path"].startswith(CUSTOMERS):
             return self._customer
         if self._local_only and connection.scope["method"] in READING:
             refuse_forwarded(connection, "reads without a key")
-        guest = self._keyless and not forwarded_by(connection)
-        return self._guest if guest else self._anonymous
+        return self._anonymous
 
     def trusts(self, connection: HTTPConnection) -> bool:
         """Whether a request comes from this machine, or with a key."""

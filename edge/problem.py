@@ -18,6 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
+from schemas.ownership import IN_MANUAL
+
 log = structlog.get_logger("edge")
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -61,6 +63,8 @@ OPENAI_CODES: Mapping[str, str] = MappingProxyType(
     }
 )
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+IN_MANUAL_MODE = "SESSION_IN_MANUAL_MODE"
+"""What earlier clients look for where a person has a session."""
 FORM_PATH = "/v1/chat/completions"
 STEPS = re.compile(r"\.(\d+)(?=\.|$)")
 
@@ -128,19 +132,20 @@ def support_error(refusal: Refusal) -> Response:
     """Return a refusal as Fiido's clients read it: `{"success": false, "detail", "error", …}`.
 
     They compare `detail` with words in capitals: where the code is such a word it is the detail,
-    and what people read is the `message`.
+    and what people read is the `message`. `status` is that of the session.
     """
     words = refusal.detail or refusal.title
     detail = refusal.code if refusal.code.isupper() else words
-    members = dict(refusal.members)
-    # A problem has a status of its own; theirs is that of a session.
-    told = {"status": members.pop("session_status")} if "session_status" in members else {}
-    if refusal.detail not in ("", detail):
-        told["message"] = refusal.detail
+    told = {name: value for name, value in refusal.members.items() if name != "mode"}
+    if detail != words:
+        told["message"] = words
+    if mode := refusal.members.get("mode"):
+        told["status"] = mode
     if refusal.status == 409:
         refusal.headers.setdefault("x-should-retry", "false")
-    body = {"success": False, "detail": detail, "error": detail, "code": refusal.code}
-    return _response(refusal, {**body, **told, **members}, "application/json")
+    manual = f"{IN_MANUAL_MODE}: {mode}" if mode and refusal.code == IN_MANUAL else ""
+    body = {"success": False, "detail": detail, "error": manual or words, "code": refusal.code}
+    return _response(refusal, {**body, **told}, "application/json")
 
 
 def openai_error(refusal: Refusal) -> Response:

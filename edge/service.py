@@ -6,6 +6,7 @@ from typing import Protocol
 from edge.auth import Doorkeeper
 from edge.catalog import Catalog
 from edge.health import HealthCheck
+from edge.manual import Manual
 from edge.operation import Operation
 from edge.remembered import Remembered
 from edge.seats import Seats
@@ -15,6 +16,7 @@ from edge.support import Support
 from edge.support_asking import Customers
 from edge.support_feed import Feeds
 from edge.support_health import SupportHealthCheck
+from edge.support_threads import Threads
 from runtime.tables import SupportTable
 
 
@@ -41,5 +43,7 @@ def serve_customers(
     feeds = Feeds(shared, remembered, Standing(shared.bus, remembered), seats, limits)
     return (
         Support(shared, customers, feeds, seats, limits),
+        Threads(shared, customers, limits),
+        Manual(shared, customers, remembered, limits),
         SupportHealthCheck(shared, health, customers, seats, limits),
     )

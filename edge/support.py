@@ -119,12 +119,11 @@ class Support:
         asked = await self._customers.asked(request)
         exchange = Exchange(self._shared, request, asked.question)
         with self._shared.completions.seat(exchange, None, IN_TOTAL):
-            async with self._customers.telling(asked.session):
-                try:
-                    async with exchange:
-                        made = await self._wait(request, exchange, asked)
-                except Broken as broken:
-                    raise broken.refusal from None
+            try:
+                async with exchange:
+                    made = await self._wait(request, exchange, asked)
+            except Broken as broken:
+                raise broken.refusal from None
         found = answer(made)
         found.headers.update(asked.headers)
         return found
@@ -134,7 +133,7 @@ class Support:
         request.state.patient = True
         asked = await self._customers.asked(request)
         exchange = Exchange(self._shared, request, asked.question)
-        return ChatStream(self._shared, self._customers, self._seats, self._limits, exchange, asked)
+        return ChatStream(self._shared, self._seats, self._limits, exchange, asked)
 
     async def _wait(self, request: Request, exchange: Exchange, asked: Asked) -> ChatAnswered:
         opened = exchange.opened
@@ -144,7 +143,7 @@ class Support:
                 success=True,
                 message=opened.notice,
                 session_name=asked.session,
-                conversation_id=asked.question.message.thread or None,
+                conversation_id=opened.thread or None,
                 escalated=True,
                 session_status=opened.mode,
             )
@@ -161,8 +160,8 @@ class Support:
         (opened,) = exchange.opened.tasks
         task, said = outcome.state.tasks[opened.task], outcome.answers.get(opened.task)
         if task.status == "FAILED" and not (task.outcome == "refused" and said and said.text):
-            if await self._customers.mode(asked.session) != "bot_active":
-                raise Refusal(409, IN_MANUAL)
+            if task.code == IN_MANUAL:
+                await self._customers.check_bot(asked.session)
             raise failure_of(task)
         if said is None:
             raise Refusal(502, "answer_forgotten", "the answer is no longer kept")
@@ -170,7 +169,7 @@ class Support:
             success=True,
             message=said.text,
             session_name=asked.session,
-            conversation_id=said.thread or asked.question.message.thread or None,
+            conversation_id=said.thread or exchange.opened.thread or None,
             message_id=said.run,
         )
 

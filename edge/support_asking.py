@@ -4,7 +4,7 @@ Next: `edge/support.py`, which answers.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -22,14 +22,13 @@ from edge.problem import Refusal
 from edge.rates import Policy, Rates
 from edge.remembered import Remembered
 from edge.shared import Shared
-from edge.support_shapes import LEGACY, MOST_MESSAGE, ChatAsked, Profile
+from edge.support_shapes import MOST_MESSAGE, ChatAsked, Profile
 from runtime.bus import message_id, new_id
-from runtime.errors import BusFault
 from runtime.tables import SupportTable
 from schemas.base import Address
 from schemas.conversation import MOST_ACTORS, SESSION, OpenBatch, Wanted
 from schemas.model import Prompt, Text, Utterance
-from schemas.ownership import IN_MANUAL, Customer, Mode
+from schemas.ownership import IN_MANUAL, Customer
 
 COZE = "coze"
 PLAIN = "echo"
@@ -82,8 +81,8 @@ class Customers:
     async def asked(self, request: Request) -> Asked:
         """Read what a customer says. Raises Refusal, BusFault."""
         said: ChatAsked = await read_json(request, ChatAsked)
-        check_message(said.message)
-        headers = await self._count(request, said.user_id)
+        check_said(said.message, "/message")
+        headers = await self.count(request, said.user_id)
         await wait_for_bus(self._shared.bus)
         session = said.user_id or _made_session(request)
         wanted = await self.model()
@@ -104,11 +103,12 @@ class Customers:
             said=utterance,
             deadline=self._limits.answer_within.total_seconds(),
             team=self._limits.team,
-            customer=self._customer(request, said.user_profile),
+            customer=self.customer(request, said.user_profile),
             thread=said.conversation_id or "",
         )
 
-    def _customer(self, request: Request, profile: Profile | None) -> Customer | None:
+    def customer(self, request: Request, profile: Profile | None) -> Customer | None:
+        """Who is served, as far as that is said, and believed."""
         if profile is None:
             return None
         known = msgspec.structs.asdict(profile)
@@ -139,8 +139,11 @@ class Customers:
 
     # -- how much --------------------------------------------------------------------------
 
-    async def _count(self, request: Request, session: str | None) -> dict[str, str]:
-        """Count a request against what its user may. Raises Refusal 429."""
+    async def count(self, request: Request, session: str | None, what: str = "") -> dict[str, str]:
+        """Count a request against what its user may do of its kind; returns headers.
+
+        Raises Refusal 429.
+        """
         principal = principal_of(request)
         if principal.tier == AGENT:
             return {}
@@ -149,6 +152,8 @@ class Customers:
         user = user_of(principal, session)
         if user is None:
             return {}
+        if what:
+            user = f"{what}/{user}"
         if principal.tier == VIP:
             return await self._rates.take(user, self._vip)
         deserves = self._is_vip(session) if session else None
@@ -163,47 +168,21 @@ class Customers:
 
     # -- who may speak ---------------------------------------------------------------------
 
-    async def mode(self, session: str) -> Mode:
-        """Who may speak in a session, as its record has it. Raises BusFault."""
+    async def check_bot(self, session: str) -> None:
+        """Raise Refusal 409 `MANUAL_IN_PROGRESS` unless it is the bot who may speak."""
         state = await self._remembered.find_conversation(session)
-        return state.hold.mode if state else "bot_active"
-
-    @contextlib.asynccontextmanager
-    async def telling(self, session: str) -> AsyncIterator[None]:
-        """Turn the refusal that a person has a session into one that says how it stands."""
-        try:
-            yield
-        except Refusal as refusal:
-            if refusal.code != IN_MANUAL:
-                raise
-            try:
-                mode = await self.mode(session)
-            except (Refusal, BusFault):
-                mode = "bot_active"
-            # It may have been given back by now; it was a person's when this was refused.
-            raise in_manual("manual_live" if mode == "bot_active" else mode, session) from None
+        if state is not None and state.hold.mode != "bot_active":
+            detail = "a person has this session, or is waited for"
+            raise Refusal(409, IN_MANUAL, detail, headers=NO_RETRY, mode=state.hold.mode)
 
 
-def in_manual(mode: Mode, session: str) -> Refusal:
-    """The refusal of what a bot would have to answer while people have a session."""
-    return Refusal(
-        409,
-        IN_MANUAL,
-        IN_MANUAL,
-        headers=NO_RETRY,
-        session_status=mode,
-        error=f"{LEGACY}: {mode}",
-        session_name=session,
-    )
-
-
-def check_message(text: str) -> None:
+def check_said(text: str, pointer: str) -> None:
     """Raise Refusal 422 for what says nothing, 413 for what is too long."""
     if not text.strip():
-        faults = [{"detail": "says nothing", "pointer": "/message"}]
-        raise Refusal(422, "invalid_field", "/message: says nothing", errors=faults)
+        faults = [{"detail": "says nothing", "pointer": pointer}]
+        raise Refusal(422, "invalid_field", f"{pointer}: says nothing", errors=faults)
     if (size := len(text.encode())) > MOST_MESSAGE:
-        detail = f"/message: takes {size} bytes, at most {MOST_MESSAGE}"
+        detail = f"{pointer}: takes {size} bytes, at most {MOST_MESSAGE}"
         raise Refusal(413, "message_too_large", detail, limit=MOST_MESSAGE)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from edge.failures import meaning_of
 from edge.following import Event
 from edge.utterances import text_of
+from schemas.assist import ThreadOpened
 from schemas.base import Message, tag_of
 from schemas.conversation import (
     MessageSaid,
@@ -202,7 +203,11 @@ class Retelling:
         return [told, *(_done(one, reason=one.stopped) for one in stopped)]
 
     def _hear_assignee(self, changed: AssigneeChanged, envelope: Any) -> list[dict[str, Any]]:
-        return [_status(changed, changed.reason or "assignee", envelope.time)]
+        told = _status(changed, changed.reason or "assignee", envelope.time)
+        return [{**told, "notice": changed.notice} if changed.notice else told]
+
+    def _hear_thread(self, opened: ThreadOpened, _: Any) -> list[dict[str, Any]]:
+        return [{"kind": "conversation", "conversation_id": opened.thread}]
 
 
 def _reset(run: str) -> dict[str, Any]:
@@ -242,5 +247,6 @@ HEARD: dict[str, tuple[Any, Any]] = dict(
         _heard(ManualMessage, Retelling._hear_manual),
         _heard(ModeChanged, Retelling._hear_mode),
         _heard(AssigneeChanged, Retelling._hear_assignee),
+        _heard(ThreadOpened, Retelling._hear_thread),
     )
 )

@@ -13,7 +13,6 @@ from schemas.ownership import MOST_SAID, Mode
 NAME = r"^[\w.@:+=~-]{1,128}$(?!\n)"
 """A session: letters and digits of any script, and what stands in addresses and made ids."""
 NAMED = re.compile(NAME)
-LEGACY = "SESSION_IN_MANUAL_MODE"
 
 SessionName = Annotated[str, msgspec.Meta(pattern=NAME)]
 Named = SessionName | None
@@ -64,8 +63,8 @@ class SupportError(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Why something is not done. Programs decide by `code`; where that is a word in capitals it is
     the `detail`, too, and what people read is the `message`.
 
-    While a person has the session, or is waited for, `detail` is `MANUAL_IN_PROGRESS`, `status`
-    says which, and `error` begins with `SESSION_IN_MANUAL_MODE`.
+    Where the state of a session is in the way, `detail` is that code in capitals and `status` the
+    state: `MANUAL_IN_PROGRESS` while a person has it, or is waited for.
     """
 
     success: Literal[False]
@@ -91,7 +90,8 @@ class SupportEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     `full` is all of it, `reason` why it ended early. `error`: `content` says what, `code` says it
     to programs. `manual_message`: what a person said to a person. `status_change`: who answers
     from here on. `user_message`: what the customer said to the bot. `connected`: how the session
-    stands where a feed begins. `typing`, `presence`: of the agents. `idle`: nothing was said for
+    stands where a stream begins. `conversation`: how the provider calls it. `typing`,
+    `presence`: of the agents. `idle`: nothing was said for
     long; the feed ends, and goes on where it is opened again.
     """
 
@@ -104,6 +104,7 @@ class SupportEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
         "status_change",
         "user_message",
         "connected",
+        "conversation",
         "typing",
         "presence",
         "idle",
@@ -122,6 +123,7 @@ class SupportEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     agent_info: AgentInfo | None = None
     timestamp: float = 0
     session_name: str = ""
+    conversation_id: str | None = None
 
 
 MOST_MESSAGE = MOST_SAID

@@ -20,7 +20,7 @@ from edge.problem import Refusal
 from edge.seats import Seats
 from edge.shared import Shared
 from edge.sse import HEADERS, HEARTBEAT, IN_TOTAL
-from edge.support_asking import Asked, Customers
+from edge.support_asking import Asked
 from edge.support_events import Retelling, stamp, write_event
 from edge.telling import Broken
 from runtime.tables import SupportTable
@@ -38,7 +38,6 @@ class ChatStream(Response):
     def __init__(
         self,
         shared: Shared,
-        customers: Customers,
         seats: Seats,
         limits: SupportTable,
         exchange: Exchange,
@@ -47,7 +46,6 @@ class ChatStream(Response):
         # As Starlette's own streams do, which send their headers themselves.
         self.status_code, self.background = 200, None
         self._shared = shared
-        self._customers = customers
         self._seats = seats
         self._limits = limits
         self._exchange = exchange
@@ -61,16 +59,15 @@ class ChatStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream. Raises Refusal before anything is sent."""
         head = {**HEADERS, **self._asked.headers}
-        async with self._customers.telling(self._asked.session):
-            with self._shared.streams.seat(self._exchange, None, IN_TOTAL):
-                async with self._seats.held(self._asked.user), self._exchange as exchange:
-                    if exchange.may_repeat:
-                        self._cursor = read_cursor(self._asked.request) or 0
-                    if exchange.opened.batch:
-                        (task,) = exchange.opened.tasks
-                        self._retelling, self._run = Retelling(task.task, task.run), task.run
-                    within = self._shared.streams.write_within
-                    await pour(scope, receive, send, head, self._say, within=within)
+        with self._shared.streams.seat(self._exchange, None, IN_TOTAL):
+            async with self._seats.held(self._asked.user), self._exchange as exchange:
+                if exchange.may_repeat:
+                    self._cursor = read_cursor(self._asked.request) or 0
+                if exchange.opened.batch:
+                    (task,) = exchange.opened.tasks
+                    self._retelling, self._run = Retelling(task.task, task.run), task.run
+                within = self._shared.streams.write_within
+                await pour(scope, receive, send, head, self._say, within=within)
 
     async def _say(self, write: Write) -> None:
         # With the head, so that proxies let it through before the first word.
@@ -167,7 +164,12 @@ class ChatStream(Response):
 
     def _opened(self) -> bytes:
         opened = self._exchange.opened
-        return write_event("connected", session_name=self._asked.session, status=opened.mode)
+        return write_event(
+            "connected",
+            session_name=self._asked.session,
+            status=opened.mode,
+            conversation_id=opened.thread or None,
+        )
 
     def _escalated(self) -> bytes:
         """What was said has called a person; the bot does not answer."""
