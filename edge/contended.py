@@ -4,10 +4,9 @@ import asyncio
 import random
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from runtime.errors import Conflict, Unavailable
-from runtime.kv import Bucket
 
 TRIES = 50
 PAUSE = 0.004
@@ -17,10 +16,22 @@ Decide: TypeAlias = Callable[[bytes | None], bytes | None]
 """Says what a value becomes, None if it stays as it is. It is asked anew after a conflict."""
 
 
+class Values(Protocol):
+    """What a bucket can do with the values of its keys (`runtime.kv.Bucket`)."""
+
+    async def read(self, key: str) -> tuple[bytes | None, int]:
+        """The value of a key, None if it is not there, and the revision to `swap` it at."""
+        ...
+
+    async def swap(self, key: str, value: bytes, revision: int, *, ttl: timedelta) -> int:
+        """Set a key that is still at `revision`; returns its revision. Raises Conflict."""
+        ...
+
+
 class Contended:
     """A key of a bucket; every value of it goes after `ttl`."""
 
-    def __init__(self, bucket: Bucket, key: str, ttl: timedelta) -> None:
+    def __init__(self, bucket: Values, key: str, ttl: timedelta) -> None:
         self._bucket = bucket
         self._key = key
         self._ttl = ttl

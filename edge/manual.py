@@ -129,6 +129,7 @@ class Manual:
                 "Call a person",
                 name="escalate",
                 scope=CHAT_SEND,
+                also=(DESK_ACT,),
                 body=EscalationAsked,
                 answers={
                     200: Escalated,
@@ -145,6 +146,7 @@ class Manual:
                 "Say something from person to person",
                 name="say_manually",
                 scope=CHAT_SEND,
+                also=(DESK_ACT,),
                 body=MessageAsked,
                 answers={
                     200: MessageAnswered,

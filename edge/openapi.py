@@ -147,7 +147,8 @@ def _operation(operation: Operation, schemas: Schemas) -> Document:
         described["requestBody"] = {"required": not operation.bodiless, "content": content}
     described["responses"] = _answers(operation, schemas)
     if operation.scope is not None:
-        described["security"] = [{name: [operation.scope]} for name in SECURITY_SCHEMES]
+        scopes = (operation.scope, *operation.also)
+        described["security"] = [{name: [one]} for one in scopes for name in SECURITY_SCHEMES]
     return described
 
 
@@ -198,7 +199,8 @@ def _answers(operation: Operation, schemas: Schemas) -> Document:
     answers: dict[int, Shape] = {}
     if operation.scope is not None:
         answers[401] = "There are no credentials, or none that are accepted"
-        answers[403] = f"The credentials do not have the scope `{operation.scope}`"
+        scopes = " or ".join(f"`{one}`" for one in (operation.scope, *operation.also))
+        answers[403] = f"The credentials do not have the scope {scopes}"
     if operation.takes_key:
         answers[422] = "The Idempotency-Key was used before, with another body for the same target"
     answers.update(operation.answers)

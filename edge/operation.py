@@ -70,6 +70,7 @@ class Operation:
 
     `body` is what it takes as JSON, `form` what it takes as a form; either or both, or neither if
     it may be `bodiless`.
+    `also` are scopes that open it as well as its `scope` does.
     `answers` gives a shape for each status (several as a tuple), or a sentence for one that has no
     body of its own: below 400 there is then no JSON body, from 400 on the body is an `error`.
     `media` is the type of the answers below 400. A `stream_event` means that the operation answers
@@ -88,6 +89,7 @@ class Operation:
     _: KW_ONLY
     answers: Mapping[int, Shape]
     scope: str | None = None
+    also: tuple[str, ...] = ()
     body: Shape = None
     form: Shape = None
     query: tuple[Parameter, ...] = ()

@@ -15,11 +15,9 @@ from datetime import timedelta
 import msgspec
 import structlog
 
-from edge.contended import Contended
+from edge.contended import Contended, Values
 from edge.problem import Refusal
-from runtime.bus import Bus
 from runtime.errors import BusFault
-from runtime.kv import Bucket
 from schemas.base import token
 
 log = structlog.get_logger("edge")
@@ -29,9 +27,9 @@ WINDOW = 60.0
 TICKS = 4
 """In a second: what was granted in one tick leaves the window together."""
 KEPT = timedelta(seconds=WINDOW + 5)
-DRAW_WITHIN = 1.0
+DRAW_WITHIN = 3.0
 """Seconds that the store has to say how much is left. Then this edge counts for itself."""
-ALONE_FOR = 2.0
+ALONE_FOR = 3.0
 """Seconds for which it goes on so, before it asks again."""
 MOST_USERS = 20_000
 LOOK_AGAIN = 5.0
@@ -66,6 +64,7 @@ class _Budget:
     waiting: list[tuple[int, asyncio.Future[bool]]] = field(default_factory=list)
     drawing: asyncio.Task[None] | None = None
     vip: bool = False
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     looked_at: float = -math.inf
 
     def forget(self, now: int) -> None:
@@ -86,8 +85,8 @@ class _Budget:
 class Rates:
     """The budgets of all users that this edge has seen of late."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], float] = time.time) -> None:
-        self._bucket = Bucket(bus, BUCKET)
+    def __init__(self, bucket: Values, clock: Callable[[], float] = time.time) -> None:
+        self._bucket = bucket
         self._clock = clock
         self._budgets: OrderedDict[str, _Budget] = OrderedDict()
         self._alone_until = -math.inf
@@ -110,7 +109,7 @@ class Rates:
         if await self._draw(budget, policy.quota):
             return self._told(budget, policy)
         if better is not None and deserves is not None and policy is not better:
-            budget.vip = await self._look(budget, deserves)
+            await self._look(budget, deserves)
             if budget.vip and await self._draw(budget, better.quota):
                 return self._told(budget, better)
             policy = better if budget.vip else policy
@@ -138,23 +137,24 @@ class Rates:
             429, "rate_limited", detail, headers=headers, violated_policies=[policy.name]
         )
 
-    async def _look(self, budget: _Budget, deserves: Callable[[], Awaitable[bool]]) -> bool:
-        """Whether somebody is a VIP, who is not asked about for each request of a flood."""
-        now = time.monotonic()
-        if now < budget.looked_at + LOOK_AGAIN:
-            return False
-        budget.looked_at = now
-        try:
-            return await deserves()
-        except BusFault as fault:
-            log.info("tier_not_read", error=str(fault))
-            return False
+    async def _look(self, budget: _Budget, deserves: Callable[[], Awaitable[bool]]) -> None:
+        """Learn whether somebody is a VIP, who is not asked about for each request of a flood."""
+        async with budget.looking:
+            if budget.vip or time.monotonic() < budget.looked_at + LOOK_AGAIN:
+                return
+            try:
+                budget.vip = await deserves()
+            except BusFault as fault:
+                log.info("tier_not_read", error=str(fault))
+            budget.looked_at = time.monotonic()
 
     # -- drawing ---------------------------------------------------------------------------
 
     async def _draw(self, budget: _Budget, quota: int) -> bool:
         """Whether one more may pass. What is full here is full everywhere."""
         budget.forget(self._now())
+        # Who was a VIP in another minute need not be one for ever.
+        budget.vip = budget.vip and bool(budget.granted)
         if budget.used >= quota:
             return False
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

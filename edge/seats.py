@@ -8,17 +8,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
-from edge.contended import Contended
+from edge.contended import Contended, Values
 from edge.problem import Refusal
-from edge.rates import BUCKET
-from runtime.bus import Bus, new_id
+from runtime.bus import new_id
 from runtime.errors import BusFault
-from runtime.kv import Bucket
 from schemas.base import token
 
 log = structlog.get_logger("edge")
@@ -29,7 +27,7 @@ SAY_EVERY = 2.0
 KEPT = timedelta(hours=1)
 KEEP_EVERY = 600
 """Beats between which what is held for long is written again, so that it does not go."""
-TAKE_WITHIN = 1.0
+TAKE_WITHIN = 3.0
 """Seconds that the store has to give a seat. Then this edge counts for itself."""
 AGAIN_AFTER = 1.0
 RESERVE = 64
@@ -43,10 +41,22 @@ _decode = msgspec.json.Decoder(dict[str, int]).decode
 _encode = msgspec.json.Encoder().encode
 
 
+class LivingValues(Values, Protocol):
+    """What a bucket can do besides (`runtime.kv.Bucket`)."""
+
+    async def put(self, key: str, value: bytes, *, ttl: timedelta, timeout: float) -> int:
+        """Set a key; returns its revision."""
+        ...
+
+    async def delete(self, key: str, *, forget: timedelta) -> None:
+        """Take a key away."""
+        ...
+
+
 class _Place:
     """Seats under one key: how many of them are taken here."""
 
-    def __init__(self, bucket: Bucket, key: str) -> None:
+    def __init__(self, bucket: Values, key: str) -> None:
         self.stored = Contended(bucket, key, KEPT)
         self.held = 0
         self.told = 0
@@ -57,13 +67,17 @@ class _Place:
 class Seats:
     """The seats that this edge has given out. Without a `name` it makes itself one."""
 
-    def __init__(self, bus: Bus, *, per_user: int, in_total: int, name: str = "") -> None:
-        self._bucket = Bucket(bus, BUCKET)
+    def __init__(
+        self, bucket: LivingValues, *, per_user: int, in_total: int, name: str = ""
+    ) -> None:
+        self._bucket = bucket
         self._name = name or new_id()
         self._per_user = per_user
         self._in_total = in_total
         self._users: dict[str, _Place] = {}
         self._total = _Place(self._bucket, TOTAL)
+        self._ahead = min(RESERVE, in_total // SHARE**2)
+        self._trimming = False
         self._alive: asyncio.Task[None] | None = None
         self._beginning = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,12 +99,12 @@ class Seats:
             if user is not None:
                 await self._take(user)
         except BaseException:
-            self._total.held -= 1
+            self._release_total()
             raise
         try:
             yield
         finally:
-            self._total.held -= 1
+            self._release_total()
             if user is not None:
                 self._release(user)
 
@@ -158,18 +172,27 @@ class Seats:
                         detail = "no more streams are opened at the moment; try again soon"
                         raise Refusal(503, "too_many_streams", detail, headers=RETRY)
         except BaseException:
-            self._total.held -= 1
+            self._release_total()
             raise
+
+    def _release_total(self) -> None:
+        self._total.held -= 1
+        if self._total.told > self._total.held + 2 * self._ahead and not self._trimming:
+            self._trimming = True
+            self._later(self._trim())
 
     async def _reserve(self) -> bool:
         return await self._tell(self._total, self._in_total, ahead=True)
 
     async def _trim(self) -> None:
-        """Give back what was reserved for those who did not come."""
+        """Give back what was reserved for those who did not come, or have left."""
         total = self._total
-        async with total.lock:
-            if total.told > total.held + RESERVE or (total.told and not total.held):
-                await self._write(total)
+        try:
+            async with total.lock:
+                if total.told > total.held + self._ahead or (total.told and not total.held):
+                    await self._write(total)
+        finally:
+            self._trimming = False
 
     # -- telling the store -----------------------------------------------------------------
 
@@ -199,7 +222,7 @@ class Seats:
             left = most - others - place.held
             if left < 0:
                 return None
-            noted = place.held + (min(left // SHARE, RESERVE) if ahead else 0)
+            noted = place.held + (min(left // SHARE, self._ahead) if ahead else 0)
             return _encode(self._mine(holders, noted))
 
         if not await place.stored.change(decide):
@@ -220,8 +243,8 @@ class Seats:
 
         await place.stored.change(look)
         others = [name for name in found if name != self._name]
-        alive = await asyncio.gather(*(self._bucket.get(self._alive_key(n)) for n in others))
-        return {name for name, stored in zip(others, alive, strict=True) if stored is None}
+        alive = await asyncio.gather(*(self._bucket.read(self._alive_key(n)) for n in others))
+        return {name for name, (said, _) in zip(others, alive, strict=True) if said is None}
 
     # -- being alive -----------------------------------------------------------------------
 

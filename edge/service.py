@@ -8,6 +8,7 @@ from edge.catalog import Catalog
 from edge.health import HealthCheck
 from edge.manual import Manual
 from edge.operation import Operation
+from edge.rates import BUCKET, Rates
 from edge.remembered import Remembered
 from edge.seats import Seats
 from edge.shared import Shared
@@ -17,6 +18,7 @@ from edge.support_asking import Customers
 from edge.support_feed import Feeds
 from edge.support_health import SupportHealthCheck
 from edge.support_threads import Threads
+from runtime.kv import Bucket
 from runtime.tables import SupportTable
 
 
@@ -37,9 +39,12 @@ def serve_customers(
     health: HealthCheck,
 ) -> Sequence[Surface]:
     """Return all that customers may use; what it holds is let go when `shared` is closed."""
-    seats = Seats(shared.bus, per_user=limits.streams_per_user, in_total=limits.streams)
+    bucket = Bucket(shared.bus, BUCKET)
+    seats = Seats(bucket, per_user=limits.streams_per_user, in_total=limits.streams)
     shared.at_close.append(seats.close)
-    customers = Customers(shared, catalog, remembered, limits, believed=doorkeeper.trusts)
+    customers = Customers(
+        shared, catalog, remembered, Rates(bucket), limits, believed=doorkeeper.trusts
+    )
     feeds = Feeds(shared, remembered, Standing(shared.bus, remembered), seats, limits)
     return (
         Support(shared, customers, feeds, seats, limits),

@@ -64,6 +64,7 @@ class Customers:
         shared: Shared,
         catalog: Catalog,
         remembered: Remembered,
+        rates: Rates,
         limits: SupportTable,
         *,
         believed: Callable[[Request], bool],
@@ -73,7 +74,7 @@ class Customers:
         self._remembered = remembered
         self._limits = limits
         self._believed = believed
-        self._rates = Rates(shared.bus)
+        self._rates = rates
         self._user = Policy("user", limits.user_rate)
         self._vip = Policy("vip", limits.vip_rate)
         self._address = Policy("address", limits.address_rate)
