@@ -46,6 +46,11 @@ class History:
     """All operations, by id."""
 
     operations: dict[str, Operation] = field(default_factory=dict)
+    forgetful: bool = False
+    """Whether the broker may forget an id before its time, as three nodes do that were killed and
+    cut off in turns (nats-server 2.15.1). A request is answered from memory then, too."""
+    forgotten: int = 0
+    """How many requests were stored again because of that."""
 
     def invoke(self, operation: Operation) -> None:
         """Note that an operation begins."""
@@ -89,13 +94,17 @@ class History:
         return wrong + self._check_order(stored)
 
     def _sequences(self, one: Operation, stored: dict[str, list[Place]]) -> list[int]:
-        """Where an operation is stored, without the repeats of a request after the window."""
-        places = stored.get(one.id, [])
-        return [
-            seq
-            for place, (seq, at) in enumerate(places)
-            if not (one.how == "ask" and place and at - places[place - 1][1] > WINDOW - SLACK)
-        ]
+        """Where an operation is stored, without the repeats of a request that was forgotten."""
+        found: list[int] = []
+        before = 0.0
+        for place, (seq, at) in enumerate(stored.get(one.id, [])):
+            late = at - before > WINDOW - SLACK
+            before = at
+            if place and one.how == "ask" and (late or self.forgetful):
+                self.forgotten += not (late or one.again)
+            else:
+                found.append(seq)
+        return found
 
     def ids(self) -> set[str]:
         """The id of every operation."""

@@ -45,7 +45,7 @@ class Ordeal:
         self.outcome = Outcome()
         self._plan = plan
         self._seed = seed
-        self._history = History()
+        self._history = History(forgetful=servers.replicas > 1)
         self._journal = Journal(folder / "asker.jsonl")
         site = Site(servers, folder, plan.hosts, plan.edges)
         self._conductor = Conductor(site, random.Random(seed), plan.faults.points)
@@ -229,6 +229,7 @@ class Ordeal:
                 "entries left unknown": known["tell unknown"],
                 "requests answered": known["ask ok"],
                 "tries of unknown outcome": known["unknown tries"],
+                "requests forgotten by the broker": self._history.forgotten,
                 "messages applied": sum(len(told) for told in log.events.values()),
                 "transfers": kinds["ledger.transfer"],
                 "reminders": kinds["ledger.tick"] + kinds["ledger.tock"],

@@ -234,5 +234,12 @@ async def test_the_judge_finds_every_forgery_and_nothing_else() -> None:
     found = case.wrong
     undetected = [f.__name__ for f in FORGERIES if await asyncio.to_thread(forge, case, f) == []]
 
+    # Three nodes forget ids. Whoever asked is answered from memory; whoever told counts twice.
+    case.history.forgetful = True
+    asked = forge(case, store_a_request_again_at_once)
+    told = forge(case, store_an_entry_twice)
+
     assert found == []
     assert undetected == []
+    assert not [line for line in asked if line.startswith("inputs:")]
+    assert [line for line in told if line.startswith("inputs:")]
