@@ -39,18 +39,17 @@ class Coze:
         A token that is refused is renewed once, and a conversation that Coze has no more is
         begun anew once; both before the first piece.
         """
-        access = _read_access(call)
-        thread = call.thread
-        if thread is not None and thread.upstream not in ("", call.upstream.name):
-            thread = None
+        access, thread = _read_access(call), _find_thread(call)
         mended: set[int] = set()
         while True:
-            began = False
+            began, made = False, ""
             token = await self.tokens.get(call, access)
             try:
                 async with aclosing(self._ask(call, token, thread)) as events:
                     async for event in events:
                         began = began or isinstance(event, SPOKEN)
+                        if isinstance(event, InThread):
+                            made = event.id
                         yield event
                 return
             except UpstreamFault as fault:
@@ -58,10 +57,12 @@ class Coze:
                 if began or fault.status in mended or not mendable.get(fault.status):
                     raise
                 mended.add(fault.status)
-            if OUT in mended:
+                if fault.status == GONE:
+                    thread = None
+                    continue
                 self.tokens.forget(call, access, token)
-            if GONE in mended:
-                thread = None
+                if thread is None and made:  # with the old token, and is there
+                    thread = Thread(made, call.upstream.name, news=None)
 
     async def open(self, call: Call) -> str:
         """Have a conversation made: Coze's id for it. A token that is refused is renewed once."""
@@ -96,6 +97,12 @@ class Coze:
         async with aclosing(converse(call, request, reader)) as events:
             async for event in events:
                 yield event
+
+
+def _find_thread(call: Call) -> Thread | None:
+    """Where this upstream keeps the conversation, if it does."""
+    thread = call.thread
+    return thread if thread and thread.upstream in ("", call.upstream.name) else None
 
 
 def _read_access(call: Call) -> Access:

@@ -13,7 +13,7 @@ from actors.models.upstreams import Fleet
 from runtime.answers import clip
 from schemas.assist import ThreadMade
 
-WITHIN = 45.0
+WITHIN = 40.0
 """Seconds, whichever upstreams are asked."""
 
 

@@ -17,6 +17,7 @@ import structlog
 from runtime.actor_table import ActorTable
 from runtime.errors import ConfigError
 from runtime.system import load_class
+from runtime.terminal import workflow_offer as workflow
 from runtime.terminal.manifest import deployment_of
 from schemas.deployment import Deployment
 
@@ -61,7 +62,7 @@ class _Tags(msgspec.Struct):
 def named_services(environ: Mapping[str, str], configured: Collection[str]) -> list[Deployment]:
     """The services that the environment names, unless an actor of that name is configured.
 
-    Raises ConfigError for an address that cannot be one.
+    Raises ConfigError for an address that cannot be one, and for half a workflow at Coze.
     """
     found = []
     for name, (prefix, model, aliases) in SERVICES.items():
@@ -82,7 +83,19 @@ def named_services(environ: Mapping[str, str], configured: Collection[str]) -> l
             found.append(_deploy(name, options))
         except ConfigError as error:
             raise ConfigError(f"{variable}: {error}") from None
-    return found
+    return [*found, *_named_workflow(environ, configured)]
+
+
+def _named_workflow(environ: Mapping[str, str], configured: Collection[str]) -> list[Deployment]:
+    if workflow.NAME in configured:
+        return []
+    options = workflow.workflow_options(environ)
+    if options is None:
+        return []
+    try:
+        return [_deploy(workflow.NAME, options, concurrency=workflow.CONCURRENCY)]
+    except ConfigError as error:
+        raise ConfigError(f"{workflow.WORKFLOW} and its companions: {error}") from None
 
 
 async def discover(
@@ -176,8 +189,8 @@ def _by_name(models: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _deploy(name: str, options: Mapping[str, object]) -> Deployment:
-    table = ActorTable(name=name, type=MODEL, options=dict(options))
+def _deploy(name: str, options: Mapping[str, object], *, concurrency: int = 16) -> Deployment:
+    table = ActorTable(name=name, type=MODEL, options=dict(options), concurrency=concurrency)
     return deployment_of(table, load_class(name, MODEL))
 
 

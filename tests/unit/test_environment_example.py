@@ -7,6 +7,7 @@ import pytest
 
 from runtime.config import UNUSED
 from runtime.tables import Config, HostTable
+from runtime.terminal import workflow_offer
 from runtime.terminal.commands import _names_to_run
 from runtime.terminal.desk_environment import HOURS, MAIL, TIMEZONE, named_mailer, read_hours
 from runtime.terminal.offers import SERVICES, named_services
@@ -14,6 +15,8 @@ from runtime.terminal.offers import SERVICES, named_services
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 COMPOSITION = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+FILE = "COZE_OAUTH_PRIVATE_KEY_FILE"
+"""Of the machine that it is set on, so no container is told of it."""
 VARIABLE = re.compile(r"^(#?)([A-Z][A-Z0-9_]*)=(\S*)$", re.MULTILINE)
 
 
@@ -31,13 +34,14 @@ def test_the_example_names_what_the_composition_and_the_old_system_take() -> Non
         for what in ("SERVICE_URL", "MODEL", "API_KEY")
     }
 
+    services |= set(workflow_offer.VARIABLES) - {FILE}
     passed_on = set(re.findall(r"^ +([A-Z_]+):$", COMPOSITION, re.MULTILINE))
 
     desk = {*HOURS, TIMEZONE, *MAIL}
 
     assert passed_on == services | desk
     assert composed <= shown().keys()
-    assert shown().keys() == composed | services | desk | set(UNUSED) | {"LOG_LEVEL"}
+    assert shown().keys() == composed | services | desk | set(UNUSED) | {"LOG_LEVEL", FILE}
 
 
 def test_no_secret_has_a_value_and_what_must_be_set_is_not_commented_out() -> None:

@@ -123,3 +123,45 @@ def test_services_that_the_environment_names_are_models() -> None:
 def test_an_address_that_is_none_is_refused_by_its_variable() -> None:
     with pytest.raises(ConfigError, match=r"^DEEPSEEK_SERVICE_URL: .*upstreams\[0\]\.url"):
         named_services({"DEEPSEEK_SERVICE_URL": "gpu1:11434"}, ())
+
+
+COZE = {
+    "COZE_WORKFLOW_ID": "7543210987654321098",
+    "COZE_APP_ID": "7543210987654321000",
+    "COZE_OAUTH_CLIENT_ID": "1125897",
+    "COZE_OAUTH_PUBLIC_KEY_ID": "k0aX",
+    "COZE_OAUTH_PRIVATE_KEY_FILE": "/run/secrets/coze.pem",
+}
+
+
+@pytest.mark.promise("FD-53", "FD-54", "FD-55", "FD-71")
+def test_a_workflow_that_the_environment_names_is_the_model_coze() -> None:
+    (coze,) = named_services(COZE, ())
+    china = COZE | {"COZE_API_BASE": "https://api.coze.cn", "COZE_OAUTH_PRIVATE_KEY": "-----BEGIN"}
+    (other,) = named_services(china, ())
+
+    assert (coze.name, coze.concurrency) == ("coze", 100)
+    assert coze.options["model"] == "7543210987654321098"
+    assert coze.options["extra"] == {"app_id": "7543210987654321000"}
+    assert coze.options["dialect"] == {"client": "1125897", "key_id": "k0aX"}
+    assert coze.options["upstreams"] == [
+        {"url": "https://api.coze.com", "key_env": "COZE_OAUTH_PRIVATE_KEY_FILE"}
+    ]
+    assert other.options["upstreams"] == [
+        {"url": "https://api.coze.cn", "key_env": "COZE_OAUTH_PRIVATE_KEY"}
+    ]
+    assert named_services(COZE, ("coze",)) == []
+    assert named_services({"COZE_API_BASE": "https://api.coze.cn"}, ()) == []
+
+
+@pytest.mark.parametrize("missing", COZE)
+def test_half_a_workflow_is_refused_with_what_is_missing(missing: str) -> None:
+    said = {name: value for name, value in COZE.items() if name != missing} | {missing: " "}
+
+    with pytest.raises(ConfigError, match=rf"set [A-Z_, or]*{missing}[A-Z_, or]* as well"):
+        named_services(said, ())
+
+
+def test_an_address_of_cozes_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^COZE_WORKFLOW_ID and its companions: .*url"):
+        named_services(COZE | {"COZE_API_BASE": "coze"}, ())
