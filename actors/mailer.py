@@ -174,12 +174,17 @@ def _read(envelope: Envelope[msgspec.Raw]) -> Quoted | None:
     """A message of a history as a letter quotes it; None for any other event."""
     if envelope.type == tag_of(ManualMessage):
         manual = msgspec.json.decode(envelope.data, type=ManualMessage)
-        return Quoted(manual.role, manual.content, envelope.time)
+        # What the desk itself says would only be in the way of what people said.
+        return None if manual.role == "system" else _quoted(manual.role, manual.content, envelope)
     if envelope.type == tag_of(MessageAnswered):
         answer = msgspec.json.decode(envelope.data, type=MessageAnswered)
-        return Quoted("assistant", answer.text, envelope.time)
+        return _quoted("assistant", answer.text, envelope)
     if envelope.type == tag_of(MessageSaid):
         said = msgspec.json.decode(envelope.data, type=MessageSaid).message
         text = "\n".join(part.text for part in said.content if isinstance(part, Text))
-        return Quoted(said.role, text, envelope.time)
+        return _quoted(said.role, text, envelope)
     return None
+
+
+def _quoted(by: str, text: str, envelope: Envelope[msgspec.Raw]) -> Quoted:
+    return Quoted(by, text, envelope.time)

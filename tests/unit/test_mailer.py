@@ -85,7 +85,8 @@ async def send(how: MailOptions, attempt: Attempt | None = None, **job: Any) -> 
 @pytest.mark.promise("FD-48", "FD-61")
 async def test_a_letter_says_why_who_what_was_said_last_and_where_to_go_on() -> None:
     talk: list[Message] = [said(f"question {number}") for number in range(12)]
-    talk += [answered("sorry"), ManualMessage(id="1", role="user", content="a person, please")]
+    talk += [answered("sorry"), ManualMessage(id="0", role="system", content="We are closed")]
+    talk += [ManualMessage(id="1", role="user", content="a person, please")]
     hold = Hold(
         mode="pending_manual",
         customer=Customer(nickname="Zoë", email="zoe@example.org", vip=True),
@@ -108,7 +109,8 @@ async def test_a_letter_says_why_who_what_was_said_last_and_where_to_go_on() -> 
     assert "https://desk.example/workbench?session=s1" in text
     assert text.count("> question") == 8
     assert "question 3" not in text
-    assert text.index("Bot, 2026-11-20 18:59 UTC\n> sorry") < text.index("> a person, please")
+    assert "We are closed" not in text
+    assert text.index("Bot, 2026-11-20 18:58 UTC\n> sorry") < text.index("> a person, please")
 
 
 async def test_what_customers_say_becomes_neither_a_header_nor_markup() -> None:
