@@ -28,6 +28,7 @@ from edge.batch_shapes import (
 from edge.body import LIMIT, decode, read_body
 from edge.catalog import Catalog
 from edge.chat import Dialect
+from edge.exchange import called
 from edge.forms import MEDIA, PAIRS
 from edge.operation import Endpoint, Operation, Parameter
 from edge.parameters import read_arriving, read_idempotency_key
@@ -167,6 +168,8 @@ class Batches:
         except Refusal as refusal:
             form.kept = refusal.status >= 500
             raise
+        if not opened.batch:
+            raise called(opened)
         if form.files and read_idempotency_key(request):
             await self._discard_repeated(request, opened, form)
         return opened

@@ -37,6 +37,7 @@ from schemas.conversation import (
     OpenBatch,
 )
 from schemas.model import conversation_topic
+from schemas.ownership import IN_MANUAL
 
 log = structlog.get_logger("edge")
 
@@ -72,15 +73,28 @@ class Question:
         return self.to.actor == SESSION
 
 
+def called(opened: BatchOpened) -> Refusal:
+    """The refusal of what has called a person, for those who can be told only of answers."""
+    detail = opened.notice or "what was said has called a person, who will answer it"
+    return Refusal(409, IN_MANUAL, detail, headers=NO_RETRY, mode=opened.mode)
+
+
 class Exchange:
-    """A question and what is heard of it, from `async with` to its end."""
+    """A question and what is heard of it, from `async with` to its end.
+
+    Where what was said calls a person, it is refused, unless whoever asks `escalates`: there is
+    no batch then.
+    """
 
     opened: BatchOpened
 
-    def __init__(self, shared: Shared, request: Request, question: Question) -> None:
+    def __init__(
+        self, shared: Shared, request: Request, question: Question, *, escalates: bool = False
+    ) -> None:
         self._shared = shared
         self._request = request
         self._question = question
+        self._escalates = escalates
         self.may_repeat = read_idempotency_key(request) is not None
         """Whether this may be another try at a request, whose answer is perhaps there."""
         self._following: Following
@@ -108,6 +122,8 @@ class Exchange:
                 question.message,
                 bodyhash=question.bodyhash,
             )
+            if not (self.opened.batch or self._escalates):
+                raise called(self.opened)
             if self.may_repeat and self.opened.batch:
                 await self._go_back()
         except BaseException as fault:

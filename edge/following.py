@@ -341,6 +341,8 @@ class Following:
     def offer(self, event: Event) -> None:
         """Hear an event. What does not fit into the queue is read from the log later."""
         if len(self._queue) >= QUEUE or self._queued + len(event.data) > QUEUE_BYTES:
+            if not self._behind:
+                log.warning("follower_behind", topic=self._feed.topic, waiting=len(self._queue))
             self._behind = True
         else:
             self._queue.append(event)

@@ -117,7 +117,7 @@ class Support:
         """Answer in one piece."""
         request.state.patient = True
         asked = await self._customers.asked(request)
-        exchange = Exchange(self._shared, request, asked.question)
+        exchange = Exchange(self._shared, request, asked.question, escalates=True)
         with self._shared.completions.seat(exchange, None, IN_TOTAL):
             try:
                 async with exchange:
@@ -132,7 +132,7 @@ class Support:
         """Answer a stream."""
         request.state.patient = True
         asked = await self._customers.asked(request)
-        exchange = Exchange(self._shared, request, asked.question)
+        exchange = Exchange(self._shared, request, asked.question, escalates=True)
         return ChatStream(self._shared, self._seats, self._limits, exchange, asked)
 
     async def _wait(self, request: Request, exchange: Exchange, asked: Asked) -> ChatAnswered:

@@ -78,9 +78,15 @@ class Retelling:
         self._answers: dict[str, _Answer] = {run: _Answer(run)} if run else {}
         self._runs: dict[str, str] = {task: run} if run else {}
 
-    def said(self, run: str) -> str | None:
-        """All that a run has said, None if a part of it was not heard."""
-        answer = self._answers.get(run)
+    @property
+    def run(self) -> str:
+        """The run that answers now, or did last; nothing while none has begun."""
+        return self._runs.get(self._task, "")
+
+    @property
+    def said(self) -> str | None:
+        """All that it has said, None if a part of that was not heard."""
+        answer = self._answers.get(self.run)
         return "".join(answer.pieces) if answer is not None and answer.whole else None
 
     def seed(self, task: str, run: str, attempt: int, number: int, text: str) -> None:
@@ -155,7 +161,8 @@ class Retelling:
         if self._task and finished.task != self._task:
             return []
         answer = self._answers.pop(finished.run, None)
-        self._runs.pop(finished.task, None)
+        if not self._task:
+            self._runs.pop(finished.task, None)
         self.over = self.over or bool(self._task)
         if answer is not None and answer.stopped:
             return [_done(answer, reason=answer.stopped)]

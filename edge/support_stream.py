@@ -54,7 +54,6 @@ class ChatStream(Response):
         """What was said up to here, the client knows already."""
         self._told = False
         self._retelling = Retelling()
-        self._run = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream. Raises Refusal before anything is sent."""
@@ -65,7 +64,7 @@ class ChatStream(Response):
                     self._cursor = read_cursor(self._asked.request) or 0
                 if exchange.opened.batch:
                     (task,) = exchange.opened.tasks
-                    self._retelling, self._run = Retelling(task.task, task.run), task.run
+                    self._retelling = Retelling(task.task, task.run)
                 within = self._shared.streams.write_within
                 await pour(scope, receive, send, head, self._say, within=within)
 
@@ -119,7 +118,7 @@ class ChatStream(Response):
         if self._retelling.over:
             return said
         self._retelling.over = True
-        return said + self._done(self._retelling.said(self._run), IN_MANUAL)
+        return said + self._done(self._retelling.said, IN_MANUAL)
 
     def _hear(self, first: Event) -> bytes:
         event: Event | None = first
@@ -145,19 +144,22 @@ class ChatStream(Response):
             return b""
         before = b""
         if self._told or self._cursor:
-            before = write_event("reset", message_id=self._run)
+            before = write_event("reset", message_id=self._retelling.run)
         return before + self._whole(outcome)
 
     def _whole(self, outcome: Outcome) -> bytes:
         (opened,) = self._exchange.opened.tasks
         task, said = outcome.state.tasks[opened.task], outcome.answers.get(opened.task)
         self._retelling.over = True
-        self._run = task.run
         if task.status == "FAILED" and not (task.outcome == "refused" and said and said.text):
             return self._failed(failure_of(task))
         if said is None:
             return self._failed(Refusal(502, "answer_forgotten", "the answer is no longer kept"))
-        piece = write_event("answer", content=said.text, message_id=self._run) if said.text else b""
+        piece = (
+            write_event("answer", content=said.text, message_id=self._retelling.run)
+            if said.text
+            else b""
+        )
         return piece + self._done(said.text)
 
     # -- ends ------------------------------------------------------------------------------
@@ -190,11 +192,13 @@ class ChatStream(Response):
         return told + self._done(opened.notice, "escalated", escalated=True)
 
     def _failed(self, refusal: Refusal) -> bytes:
-        said = write_event("error", content=refusal.detail, code=refusal.code, message_id=self._run)
+        said = write_event(
+            "error", content=refusal.detail, code=refusal.code, message_id=self._retelling.run
+        )
         return said + self._done(None, refusal.code)
 
     def _done(self, full: str | None, reason: str = "", **more: Any) -> bytes:
-        fields: dict[str, Any] = {"content": "", "message_id": self._run}
+        fields: dict[str, Any] = {"content": "", "message_id": self._retelling.run}
         if full is not None:
             fields["full"] = full
         if reason:

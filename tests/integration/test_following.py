@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from edge.following import EVENT_TTL, QUEUE, UNREADABLE, Event, Following, Hub, Reset
 from edge.reach import AHEAD, EXPIRED
@@ -143,15 +144,18 @@ async def test_all_followers_of_a_topic_share_one_subscription_and_one_text(
     assert hub.topics == 0
 
 
+@pytest.mark.promise("FD-80", "FD-106")
 async def test_who_does_not_read_misses_nothing_and_holds_little(bus: Bus, hub: Hub) -> None:
     slow, quick = await hub.follow(TOPIC, None), await hub.follow(TOPIC, None)
-    said = await say_all(bus, range(QUEUE * 5))
-    heard = await hear(quick, len(said))
+    with capture_logs() as told:
+        said = await say_all(bus, range(QUEUE * 5))
+        heard = await hear(quick, len(said))
     held = len(slow._queue)
     late = await hear(slow, len(said))
     last = await say(bus, 0)
 
     assert held <= QUEUE
+    assert ("follower_behind", "warning") in {(one["event"], one["log_level"]) for one in told}
     assert sequences(heard) == sequences(late) == said
     assert sequences(await hear(slow, 1)) == [last]
 

@@ -16,7 +16,9 @@ from schemas.ownership import Assignee, Release, TakeOver, Transfer
 from tests.integration.customers import (
     ACTORS,
     JSON,
+    NOTICE,
     STREAM,
+    WORD,
     following,
     say,
     streaming,
@@ -134,6 +136,54 @@ async def test_while_people_have_it_the_bot_is_refused_before_anything_begins(
     assert body["error"] == f"SESSION_IN_MANUAL_MODE: {mode}"
     assert body["success"] is False
     assert len(calls) == asked
+
+
+@pytest.mark.promise("FD-42")
+async def test_a_word_that_calls_a_person_is_answered_by_a_notice(edge: Edge, session: str) -> None:
+    headers = {"Idempotency-Key": new_id()}
+    answer = await say(edge, f"我要{WORD}", headers, user_id=session)
+    again = await say(edge, f"我要{WORD}", headers, user_id=session)
+
+    assert answer.status_code == 200, answer.text
+    assert answer.content == again.content
+    assert answer.json() == {
+        "success": True,
+        "message": NOTICE,
+        "session_name": session,
+        "escalated": True,
+        "session_status": "pending_manual",
+    }
+    assert (await say(edge, "hello", user_id=session)).status_code == 409
+
+
+async def test_a_stream_in_which_that_word_is_said_ends_with_the_notice(
+    edge: Edge, session: str
+) -> None:
+    async with streaming(edge, f"我要{WORD}", user_id=session) as stream:
+        told = await stream.rest()
+
+    assert shown(told, "type", "status") == [
+        ["connected", "pending_manual"],
+        ["status_change", "pending_manual"],
+        ["manual_message", None],
+        ["done", None],
+    ]
+    assert told[1]["reason"] == "keyword"
+    assert (told[2]["role"], told[2]["content"]) == ("system", NOTICE)
+    assert (told[3]["reason"], told[3]["full"], told[3]["escalated"]) == ("escalated", NOTICE, True)
+
+
+async def test_other_protocols_are_told_of_it_by_a_409(edge: Edge, session: str) -> None:
+    body = {"model": "demo", "messages": [{"role": "user", "content": WORD}]}
+    named = JSON | {"X-Conversation-Id": session}
+    answer = await edge.post("/v1/chat/completions", body, headers=named)
+    form = {"prompt": WORD, "conversation_id": new_id(), "model": "demo"}
+    batch = await edge.client.post("/v1/chat/completions", data=form)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "MANUAL_IN_PROGRESS")
+    assert answer.headers["x-should-retry"] == "false"
+    assert (batch.status_code, batch.json()["code"]) == (409, "MANUAL_IN_PROGRESS")
+    assert batch.json()["detail"] == answer.json()["error"]["message"] == NOTICE
 
 
 # -- a person comes while the bot speaks -----------------------------------------------------
