@@ -71,7 +71,8 @@ def case_of(key: str, state: SessionState) -> Case:
     """A conversation as a desk sees it."""
     known = msgspec.structs.asdict(state.hold)
     known["team"] = state.hold.team or SUPPORT
-    return Case(session=key, title=state.title, created=state.created, **known)
+    known |= {"title": state.title, "thread": state.thread, "created": state.created}
+    return Case(session=key, **known)
 
 
 def preview(text: str) -> str:

@@ -17,6 +17,7 @@ from edge.account_shapes import (
     view_of,
 )
 from edge.asking import answer, wait_for_bus
+from edge.attendance import Attendance
 from edge.auth import DESK_ADMIN, principal_of
 from edge.body import read_json
 from edge.login import check_new_password
@@ -26,6 +27,7 @@ from edge.shared import Shared
 from edge.support_shapes import SupportError
 from runtime.accounts import with_password
 from schemas.account import ACCOUNT_ID, WANTED_ID, Account
+from schemas.desk import Presence
 
 log = structlog.get_logger("edge")
 
@@ -40,7 +42,9 @@ replace = msgspec.structs.replace
 class Accounting:
     """The operations on accounts."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, attendance: Attendance) -> None:
+        self._shared = shared
+        self._attendance = attendance
         self._bus = shared.bus
         self._accounts = shared.agents.accounts
         self._agents = shared.agents
@@ -125,16 +129,20 @@ class Accounting:
         if changed is None:
             raise _missing(id)
         _note("account_changed", id, request)
+        gone: Presence | None = "offline" if changed.disabled and not before.disabled else None
+        self._shared.later(self._attendance.know(changed, gone))
         return answer(AccountAnswer(agent=view_of(changed)))
 
     async def remove_account(self, request: Request) -> Response:
         """Remove an account."""
         id = str(request.path_params["id"])
         await wait_for_bus(self._bus)
-        await self._check_not_last(await self._find(id))
+        account = await self._find(id)
+        await self._check_not_last(account)
         if not await self._accounts.remove(id):
             raise _missing(id)
         _note("account_removed", id, request)
+        self._shared.later(self._attendance.know(account, "offline"))
         return answer(Done())
 
     async def _find(self, id: str) -> Account:

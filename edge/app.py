@@ -8,7 +8,6 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from edge.accounts import Accounting
 from edge.approvals import Approvals
 from edge.asking import TRANSLATIONS
 from edge.auth import Authentication, Authorization, Doorkeeper
@@ -18,12 +17,12 @@ from edge.chat import Chat
 from edge.children import Children
 from edge.completions import Completions
 from edge.conversations import Conversing
+from edge.desk_service import serve_agents
 from edge.docs import documentation
 from edge.downloads import Downloads
 from edge.gestures import Gestures
 from edge.health import HealthCheck, own_version
 from edge.journal import Journal
-from edge.login import LoggingIn
 from edge.models import Listing
 from edge.nodes import Nodes
 from edge.observing import Observing
@@ -97,12 +96,8 @@ def _operations(shared: Shared, doorkeeper: Doorkeeper, config: Config) -> list[
     chat = Chat(completions.dialect(), *batches.dialects())
     asking = (Listing(shared, catalog), chat, batches)
     seeing = (Conversing(shared, remembered), Downloads(shared, store), Nodes(shared))
-    desk = (
-        LoggingIn(shared),
-        Accounting(shared),
-        Gestures(shared, remembered),
-        Approvals(shared, remembered),
-    )
+    agents = serve_agents(shared, catalog, remembered, config.edge.support)
+    desk = (*agents, Gestures(shared, remembered), Approvals(shared, remembered))
     health = HealthCheck(shared, doorkeeper)
     support = serve_customers(shared, catalog, remembered, config.edge.support, doorkeeper, health)
     surfaces: tuple[Surface, ...] = (*relay, *asking, *seeing, *desk, *support, health)

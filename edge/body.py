@@ -81,6 +81,14 @@ async def read_json(
     return decode(raw, type, missing=missing)
 
 
+async def read_json_if_any(request: Request, type: type[T], *, missing: int = 422) -> T:
+    """Return the body as `read_json` does; a request without a body means `type()`."""
+    length = request.headers.get("content-length", "0")
+    if length == "0" and "transfer-encoding" not in request.headers:
+        return type()
+    return await read_json(request, type, missing=missing)
+
+
 async def read_body(request: Request, limit: int = LIMIT, count: Count = uncounted) -> bytes:
     """Return the body of a request. Raises Refusal 413 for one of more than `limit` bytes."""
     declared = request.headers.get("content-length", "")

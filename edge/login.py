@@ -22,8 +22,9 @@ from edge.account_shapes import (
     view_of,
 )
 from edge.asking import answer, wait_for_bus
+from edge.attendance import Attendance
 from edge.auth import DESK_READ, Principal, principal_of
-from edge.body import read_json
+from edge.body import read_json, read_json_if_any
 from edge.credentials import address_of
 from edge.operation import Operation
 from edge.problem import Refusal
@@ -51,9 +52,10 @@ replace = msgspec.structs.replace
 class LoggingIn:
     """The operations by which agents come and go."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, attendance: Attendance) -> None:
         self._shared = shared
         self._agents = shared.agents
+        self._attendance = attendance
 
     def operations(self) -> Sequence[Operation]:
         """The table of them."""
@@ -121,6 +123,7 @@ class LoggingIn:
         account = await self._agents.log_in(body.username, body.password, address_of(request))
         login, refresh = await self._agents.logins.begin(account)
         log.info("agent_logged_in", agent=account.id)
+        self._shared.later(self._attendance.know(account, "online"))
         return await self._tokens(account, login, refresh)
 
     async def refresh(self, request: Request) -> Response:
@@ -133,11 +136,14 @@ class LoggingIn:
     async def log_out(self, request: Request) -> Response:
         """End one login, or all of an agent."""
         principal = _agent_of(request)
-        body = await _read_logout(request)
+        body = await read_json_if_any(request, LogoutRequest)
         await wait_for_bus(self._shared.bus)
         await self._agents.logins.end(principal.login)
+        account = await self._agents.accounts.find(principal.agent)
         if body.all:
             await self._agents.accounts.change(principal.agent, _end_all)
+        if account is not None:
+            self._shared.later(self._attendance.know(account, "offline"))
         log.info("agent_logged_out", agent=principal.agent, everywhere=body.all)
         return answer(Done())
 
@@ -160,6 +166,7 @@ class LoggingIn:
         if changed is None:
             raise Refusal(404, "agent_not_found", "this agent's account was removed")
         log.info("account_changed", agent=principal.agent, by=principal.id)
+        self._shared.later(self._attendance.know(changed))
         return answer(AccountAnswer(agent=view_of(changed)))
 
     async def give_ticket(self, request: Request) -> Response:
@@ -220,12 +227,6 @@ def _agent_of(request: Request) -> Principal:
         detail = "this is for agents who have logged in; nobody has here"
         raise Refusal(403, "not_an_agent", detail)
     return principal
-
-
-async def _read_logout(request: Request) -> LogoutRequest:
-    if request.headers.get("content-length", "0") == "0" and "content-type" not in request.headers:
-        return LogoutRequest()
-    return await read_json(request, LogoutRequest)
 
 
 def _scopes(principal: Principal) -> list[str]:

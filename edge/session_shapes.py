@@ -73,7 +73,8 @@ def case_of(session: str, state: SessionState) -> Case:
     """A session's record as a desk is told of it."""
     known = msgspec.structs.asdict(state.hold)
     team = {"team": state.hold.team} if state.hold.team else {}
-    return Case(session=session, title=state.title, created=state.created, **{**known, **team})
+    known |= {"title": state.title, "thread": state.thread, "created": state.created, **team}
+    return Case(session=session, **known)
 
 
 def view_of(case: Case, now: datetime, thread: str = "") -> SessionView:

@@ -117,6 +117,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_by: Literal["user", "assistant", "agent", "system", ""] = ""
     last_at: datetime | None = None
     created: datetime | None = None
+    thread: str = ""
 
 
 # -- said to a session: each is one turn -----------------------------------------------------

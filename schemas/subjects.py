@@ -71,6 +71,11 @@ def event(topic: Topic) -> str:
     return f"event.{token(topic.kind)}.{token(topic.id)}"
 
 
+def events_of(kind: str) -> str:
+    """The filter for the facts of all topics of a kind."""
+    return f"event.{token(kind)}.*"
+
+
 def live(topic: Topic) -> str:
     """Where the broker repeats a topic's facts once they are stored."""
     return f"live.{event(topic)}"
