@@ -175,7 +175,8 @@ class SessionStream(Response):
         if not accepts(request, MEDIA):
             accept = quote(request.headers.get("accept", ""))
             raise Refusal(406, "not_acceptable", f"Accept is {accept}, this is {MEDIA}")
-        with self._streams.seat(self, None, IN_TOTAL):
+        login = str(scope["state"].get("login", ""))
+        with self._streams.seat(self, None, IN_TOTAL), self._streams.by_login(self, login):
             async with self._seats.held(self._user):
                 source = await self._open_source()
                 try:
