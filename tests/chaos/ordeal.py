@@ -213,9 +213,9 @@ class Ordeal:
     async def _judge(self, log: Log, followers: list[Follower]) -> None:
         wrong = self._journal.replay(self._history)
         logged = count_events(self._conductor.logs)
+        wrong += judge(log, self._history, followers)
         self._count(log, followers, logged)
         self._time(log)
-        wrong += judge(log, self._history, followers)
         wrong += self._relayed.check() if self._relayed else []
         wrong += unexpected(logged)
         self.outcome.wrong += wrong + self._plan.check(self.outcome.counts)
