@@ -21,10 +21,10 @@ from runtime.codes import (
     DUPLICATE,
     INCOMPLETE,
     NOT_FOUND,
-    NOT_NOW,
     TOO_MANY_OPEN,
     TOO_MANY_RESULTS,
     read_fault,
+    read_refusal,
 )
 from runtime.connection import Connection
 from runtime.crash import armed, crash_at
@@ -358,7 +358,7 @@ class Bus:
         answer: dict[str, Any] = _decode(packet.data)
         if error := answer.get("error"):
             code, words = int(error.get("err_code", 0)), str(error.get("description", error))
-            raise Unavailable(words) if code == NOT_NOW else Denied(code, words)
+            raise read_refusal(code, words)
         return answer
 
     async def reset(self, consumer: str) -> int:
