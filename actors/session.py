@@ -20,8 +20,9 @@ from actors.opening import (
     title_of,
     unknown,
 )
+from actors.regulator import Regulated
 from actors.session_options import MOST_MARKS
-from actors.supervised import Supervised, check_team
+from actors.supervised import check_team
 from runtime.actor import handler
 from runtime.config import duration
 from runtime.errors import Reject, TurnError
@@ -44,10 +45,11 @@ from schemas.conversation import (
     Wanted,
 )
 from schemas.model import Utterance, history_topic
+from schemas.ownership import Escalation
 from schemas.session import Queued
 
 
-class Session(Supervised, Assisting):
+class Session(Regulated, Assisting):
     """A conversation by its id."""
 
     # -- beginning -------------------------------------------------------------------------
@@ -62,6 +64,8 @@ class Session(Supervised, Assisting):
         if message.customer is not None:
             check_customer(message.customer)
         self._check_thread(message.thread, ctx)
+        if called := self.find_call(message, ctx):
+            return self._call(message, called, ctx)
         waiting = sum(len(entry.tasks) for entry in self.state.queued)
         check_room(len(self.state.live) + waiting, message)
         self._check_batches(ctx)
@@ -71,6 +75,20 @@ class Session(Supervised, Assisting):
         except TurnError as error:
             detail = f"it cannot be done like this: {error}"
             raise Reject("invalid_batch", detail, status=422) from None
+
+    def _call(self, message: OpenBatch, why: Escalation, ctx: Turn) -> BatchOpened:
+        """What is said calls a person: it is stored, and no model is asked."""
+        self._note(message, "", (), ctx)
+        notice = self.ownership(ctx).escalate(why)
+        return BatchOpened(
+            batch="",
+            conversation=ctx.key,
+            tasks=(),
+            mode=self.state.hold.mode,
+            escalation=self.state.hold.escalation,
+            notice=notice,
+            thread=self.state.thread,
+        )
 
     def _open(
         self, batch: str, message: OpenBatch, wanted: tuple[Wanted, ...], ctx: Turn
@@ -99,7 +117,7 @@ class Session(Supervised, Assisting):
             session=ctx.address.actor,
             after=ctx.sequence,
             keep=self.options.kept.total_seconds(),
-            supervised=bool(message.team),
+            supervised=bool(self.state.hold.team),
         )
         ctx.tell(Address(self.options.batches, batch), start)
         return BatchOpened(
@@ -114,7 +132,7 @@ class Session(Supervised, Assisting):
         """Remember that, when and by whom something was asked, and what was said with it."""
         ownership, hold = self.ownership(ctx), self.state.hold
         ownership.begin(ctx.envelope.principal)
-        self.state.batches += 1
+        self.state.batches += bool(batch)
         hold.team = message.team or hold.team
         if message.customer is not None:
             ownership.know(message.customer)

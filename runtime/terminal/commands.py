@@ -35,6 +35,7 @@ from runtime.terminal.follow import archive, print_events
 from runtime.terminal.manifest import deployment_of
 from runtime.terminal.offers import DISCOVER, discover, is_asked_for, named_services
 from runtime.terminal.overview import look
+from runtime.terminal.rules_environment import with_rules
 from runtime.terminal.supervisor import Child, until_stopped
 from runtime.watchdog import watching
 from schemas.base import Address, Topic
@@ -270,6 +271,6 @@ def check_deployments(config: Config) -> list[Deployment]:
         *named_services(os.environ, configured),
         *named_mailer(os.environ, configured),
     ]
-    actors = with_hours(config.actor, os.environ)
+    actors = with_rules(with_hours(config.actor, os.environ), os.environ)
     tables = [deployment_of(table, load_class(table.name, table.type)) for table in actors]
     return [*tables, *services]

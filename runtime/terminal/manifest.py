@@ -185,5 +185,7 @@ def _find_secrets(options: dict[str, Any]) -> Iterator[str]:
 
 def _place_in(reason: str) -> Place:
     """Where in the options an error of msgspec is."""
-    _, _, where = reason.partition(" - at `$.")
-    return tuple(re.findall(r"[A-Za-z_]\w*", where.partition("`")[0].partition("[")[0]))
+    _, _, where = reason.partition(" - at `$")
+    known = where.partition("`")[0].partition("[...]")[0]
+    found = re.findall(r"\.([A-Za-z_]\w*)|\[(\d+)\]", known)
+    return tuple(name or int(index) for name, index in found)

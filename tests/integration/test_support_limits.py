@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from actors.session import Session
 from edge.rates import BUCKET
 from edge.seats import Seats
 from runtime.bus import new_id
@@ -36,7 +37,9 @@ HASTY = SupportTable(streams=12, idle=timedelta(seconds=0.6), heartbeat=timedelt
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def kit() -> AsyncIterator[Kit]:
-    async with running(**ACTORS) as kit:
+    # As shipped, a VIP gets a person with the first word.
+    session = (Session, {"regulator": {"switched_off": True}})
+    async with running(**{**ACTORS, "session": session}) as kit:
         yield kit
 
 

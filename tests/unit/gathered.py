@@ -55,6 +55,7 @@ class World:
     def __init__(self) -> None:
         self.now = datetime(2030, 1, 1, tzinfo=UTC)
         self.deployed = deployments(*MODELS)
+        self.options = dict(OPTIONS)
         self.instances: dict[Address, Instance] = defaultdict(Instance)
         self.runs: dict[str, Envelope[Generate]] = {}
         self.events: list[tuple[Message, Envelope[Any]]] = []
@@ -95,7 +96,7 @@ class World:
         effects = Effects(instance.timers)
         if envelope.reminder and not effects.come(envelope.reminder, envelope.generation):
             return None
-        actor = cls(OPTIONS[to.actor])
+        actor = cls(self.options[to.actor])
         actor.state = self.state(to)
         turn = Turn(
             self.deployed[to.actor],

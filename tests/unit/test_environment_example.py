@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from runtime.config import UNUSED
@@ -11,6 +12,8 @@ from runtime.terminal import workflow_offer
 from runtime.terminal.commands import _names_to_run
 from runtime.terminal.desk_environment import HOURS, MAIL, TIMEZONE, named_mailer, read_hours
 from runtime.terminal.offers import SERVICES, named_services
+from runtime.terminal.rules_environment import RULES, read_rules
+from schemas.regulator import Ruleset
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -37,7 +40,7 @@ def test_the_example_names_what_the_composition_and_the_old_system_take() -> Non
     services |= set(workflow_offer.VARIABLES) - {FILE}
     passed_on = set(re.findall(r"^ +([A-Z_]+):$", COMPOSITION, re.MULTILINE))
 
-    desk = {*HOURS, TIMEZONE, *MAIL}
+    desk = {*HOURS, TIMEZONE, *MAIL, *RULES}
 
     assert passed_on == services | desk
     assert composed <= shown().keys()
@@ -45,7 +48,7 @@ def test_the_example_names_what_the_composition_and_the_old_system_take() -> Non
 
 
 def test_no_secret_has_a_value_and_what_must_be_set_is_not_commented_out() -> None:
-    secrets = [name for name in shown() if re.search("PASSWORD|KEY|SECRET|TOKEN", name)]
+    secrets = [name for name in shown() if re.search("PASSWORD|KEY(?!WORDS)|SECRET|TOKEN", name)]
     required = set(re.findall(r"\$\{([A-Z0-9_]+):\?", COMPOSITION))
     active = {name for hidden, name, _ in VARIABLE.findall(EXAMPLE) if not hidden}
 
@@ -73,6 +76,14 @@ def test_the_hours_and_the_mailer_of_the_example_can_be() -> None:
 
     assert read_hours({name: named[name] for name in (*HOURS, TIMEZONE)}) is not None
     assert [one.name for one in named_mailer(named, ())] == ["mailer"]
+
+
+@pytest.mark.promise("FD-56", "FD-57", "FD-59")
+def test_the_rules_of_the_example_are_those_that_are_shipped() -> None:
+    found = read_rules({name: shown()[name] for name in RULES})
+
+    assert found is not None
+    assert msgspec.convert(found, Ruleset) == Ruleset()
 
 
 def test_a_copy_of_the_example_is_never_committed() -> None:

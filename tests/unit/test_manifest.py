@@ -129,3 +129,26 @@ def test_what_is_allowed_and_perhaps_not_meant_is_hinted_at(tmp_path: Path) -> N
         f"{tmp_path}/plan.toml: [edge] passed over: read when a process starts",
         f"{tmp_path}/plan.toml:6: actor.attempts: means nothing here: a keyed actor does no jobs",
     ]
+
+
+def test_a_bad_rule_of_a_ruleset_is_said_with_its_own_line(tmp_path: Path) -> None:
+    text = """[[actor]]
+name = "session"
+type = "actors.session:Session"
+
+[actor.options.regulator]
+version = "7"
+
+[[actor.options.regulator.rules]]
+name = "vip"
+kind = "vip"
+
+[[actor.options.regulator.rules]]
+name = "slow"
+kind = "words"
+patterns = ["(a+)+b"]
+"""
+    (found,) = faults(tmp_path, text)
+
+    assert found.startswith("12: actor.options.regulator.rules: rule 'slow': pattern '(a+)+b' has")
+    assert "use at most one * or +, else {0,20}" in found

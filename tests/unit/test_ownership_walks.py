@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from actors.ownership import ORDER
+from actors.session_options import SessionOptions
 from schemas.base import Address, Message
 from schemas.conversation import BatchOpened, OpenBatch, Wanted
 from schemas.deployment import Deployment
@@ -36,6 +37,7 @@ from schemas.ownership import (
     Transition,
 )
 from schemas.record import Refusal
+from schemas.regulator import Ruleset
 from tests.unit.gathered import MODELS
 from tests.unit.test_batches import DEADLINE, SESSION, WEIGHTS, WORDS, Walk
 
@@ -145,6 +147,8 @@ class Shift(Walk):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
+        # What rules may do of their own accord is walked through in test_regulated.py.
+        self.world.options["session"] = SessionOptions(regulator=Ruleset(switched_off=True))
         self.said: list[Message] = []
         self._staff()
         self._open()
