@@ -79,7 +79,7 @@ class Hours:
 
     async def config(self, request: Request) -> Response:
         """Answer the hours."""
-        calendar, _ = await self._calendar()
+        calendar, _ = await read_calendar(self._shared)
         first = calendar.shifts[0] if calendar.shifts else None
         days = {day for shift in calendar.shifts for day in shift.days}
         return answer(
@@ -98,7 +98,7 @@ class Hours:
 
     async def status(self, request: Request) -> Response:
         """Answer whether the desk is open."""
-        calendar, deployed = await self._calendar()
+        calendar, deployed = await read_calendar(self._shared)
         now = datetime.now(UTC)
         inside = is_open(calendar, now)
         return answer(
@@ -114,21 +114,22 @@ class Hours:
             )
         )
 
-    async def _calendar(self) -> tuple[Calendar, bool]:
-        """The calendar of the desk, and whether there is a desk. Without one it is never closed.
 
-        Raises Refusal 503 for one that cannot be read.
-        """
-        await wait_for_bus(self._shared.bus)
-        desk = await self._shared.deployed.find(DESK)
-        given: Any = desk.options.get("calendar") if desk else None
-        try:
-            calendar = msgspec.convert(given or {}, Calendar)
-            check_calendar(calendar)
-        except (msgspec.ValidationError, ValueError) as error:
-            log.warning("calendar_unreadable", error=str(error))
-            raise Refusal(503, "calendar_unreadable", f"the desk's calendar: {error}") from None
-        return calendar, desk is not None
+async def read_calendar(shared: Shared) -> tuple[Calendar, bool]:
+    """Return the calendar of the desk, and whether there is a desk: without one it never closes.
+
+    Raises Refusal 503 for one that cannot be read, BusFault.
+    """
+    await wait_for_bus(shared.bus)
+    desk = await shared.deployed.find(DESK)
+    given: Any = desk.options.get("calendar") if desk else None
+    try:
+        calendar = msgspec.convert(given or {}, Calendar)
+        check_calendar(calendar)
+    except (msgspec.ValidationError, ValueError) as error:
+        log.warning("calendar_unreadable", error=str(error))
+        raise Refusal(503, "calendar_unreadable", f"the desk's calendar: {error}") from None
+    return calendar, desk is not None
 
 
 def _local(calendar: Calendar, now: datetime) -> str:

@@ -17,6 +17,7 @@ from edge.asking import answer, ask_for
 from edge.auth import CHAT_SEND, DESK_ACT, Principal, principal_of
 from edge.body import read_json
 from edge.following import Event, Following
+from edge.hours import read_calendar
 from edge.operation import Operation
 from edge.problem import Refusal
 from edge.remembered import Remembered
@@ -28,9 +29,9 @@ from runtime.errors import BusFault
 from runtime.tables import SupportTable
 from schemas.base import Address, tag_of
 from schemas.conversation import SESSION
+from schemas.desk import MAILER
 from schemas.envelope import UNREADABLE, Envelope
 from schemas.ownership import (
-    DESK,
     Assignee,
     Case,
     Escalate,
@@ -39,7 +40,7 @@ from schemas.ownership import (
     Transition,
     internal_topic,
 )
-from schemas.shifts import Calendar, is_open
+from schemas.shifts import is_open
 
 log = structlog.get_logger("edge")
 
@@ -177,8 +178,7 @@ class Manual:
         try:
             to = Address(SESSION, session)
             held = await ask_for(request, self._shared.bus, "escalate", to, message)
-            in_shift = await self._is_in_shift()
-            mailed = await self._wait_for_desk(following, in_shift) if held.changed else False
+            in_shift, mailed = await self._ask_desk(following, changed=held.changed)
         finally:
             following.close()
         case, thread = await self._newest(session, held.case)
@@ -220,30 +220,22 @@ class Manual:
 
     # -- what the desk makes of it ---------------------------------------------------------
 
-    async def _is_in_shift(self) -> bool:
-        """Whether the desk is open, as its deployment's calendar has it."""
-        desk = await self._shared.deployed.find(DESK)
-        given = desk.options.get("calendar") if desk else None
-        if not given:
-            return True
-        try:
-            return is_open(msgspec.convert(given, Calendar), datetime.now(UTC))
-        except (msgspec.ValidationError, ValueError) as error:
-            log.warning("calendar_unreadable", error=str(error))
-            return True
+    async def _ask_desk(self, following: Following, *, changed: bool) -> tuple[bool, bool]:
+        """Whether the desk is open, and whether somebody was written to because it is not.
 
-    async def _wait_for_desk(self, following: Following, in_shift: bool) -> bool:
-        """Wait a moment for the desk to ask an agent, or to write; whether it has written."""
-        if await self._shared.deployed.find(DESK) is None:
-            return False
+        The session is a person's already: what cannot be known now is no reason to refuse.
+        """
         try:
-            async with asyncio.timeout(ASSIGNED_WITHIN if in_shift else MAILED_WITHIN):
-                async for item in following:
-                    if isinstance(item, Event) and (settled := _read(item)) is not None:
-                        return settled
-        except TimeoutError:
-            pass
-        return False
+            calendar, deployed = await read_calendar(self._shared)
+            mailer = await self._shared.deployed.find(MAILER)
+        except (Refusal, BusFault) as fault:
+            log.info("desk_not_read", error=str(fault))
+            return True, False
+        in_shift = is_open(calendar, datetime.now(UTC))
+        if not (changed and deployed):
+            return in_shift, False
+        within = MAILED_WITHIN if mailer and not in_shift else ASSIGNED_WITHIN
+        return in_shift, await _wait_for_desk(following, within)
 
     async def _newest(self, session: str, case: Case) -> tuple[Case, str]:
         try:
@@ -253,6 +245,18 @@ class Manual:
         if state is None or state.hold.epoch < case.epoch:
             return case, ""
         return case_of(session, state), state.thread
+
+
+async def _wait_for_desk(following: Following, within: float) -> bool:
+    """Wait for the desk to ask an agent, or to write; returns whether it has written."""
+    try:
+        async with asyncio.timeout(within):
+            async for item in following:
+                if isinstance(item, Event) and (settled := _read(item)) is not None:
+                    return settled
+    except TimeoutError:
+        pass
+    return False
 
 
 def _read(event: Event) -> bool | None:

@@ -68,7 +68,9 @@ class Feeds:
             colleague = principal.kind == "agent"
             me = None if colleague else customer_of(principal, session)
             presence = self.shared.presence
-            return accompany(feed, presence, session, principal, me=me, write=typed)
+            return accompany(
+                feed, presence, session, principal, colleague=colleague, me=me, write=typed
+            )
 
         # Who names no session is somebody else on each connection.
         user = user_of(principal, named) if named else None

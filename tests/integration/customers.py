@@ -10,11 +10,6 @@ import msgspec
 
 from actors.batch import Batch
 from actors.session import Session
-from edge.utterances import text_of as text_said
-from runtime.actor import handler
-from runtime.turn import Turn
-from schemas.conversation import BatchOpened, OpenBatch
-from schemas.ownership import Escalation
 from tests.integration.edges import PATIENCE, Edge
 from tests.integration.feed import Block, Feed
 from tests.integration.speaking import Speaking
@@ -25,32 +20,8 @@ JSON = {"Content-Type": "application/json"}
 WORD = "人工"
 NOTICE = "A person will be with you shortly."
 
-
-class Careful(Session):
-    """A session like any other, in which one word calls a person."""
-
-    @handler
-    def open_batch(self, message: OpenBatch, ctx: Turn) -> BatchOpened:
-        """Call a person where the word is said."""
-        if WORD not in text_said(message.said):
-            return super().open_batch(message, ctx)
-        ownership = self.ownership(ctx)
-        ownership.check_bot()
-        ownership.begin(ctx.envelope.principal)
-        called = Escalation(reason="keyword", rule="keywords", evidence=WORD)
-        notice = ownership.escalate(called, team=message.team)
-        return BatchOpened(
-            batch="",
-            conversation=ctx.key,
-            tasks=(),
-            mode="pending_manual",
-            escalation=called,
-            notice=notice,
-        )
-
-
 ACTORS: dict[str, Any] = {
-    "session": Careful,
+    "session": Session,
     "batch": Batch,
     "model": (Speaking, {"provider": "echo", "model": "demo", "tries": 1}),
 }
@@ -59,6 +30,16 @@ ACTORS: dict[str, Any] = {
 async def say(edge: Edge, text: str, headers: Any = None, **more: Any) -> httpx.Response:
     body = {"message": text, **more}
     return await edge.post(CHAT, body, headers=JSON | (headers or {}))
+
+
+async def escalate(edge: Edge, session: str, **more: Any) -> httpx.Response:
+    body = {"session_name": session, **more}
+    return await edge.post("/api/manual/escalate", body, headers=JSON)
+
+
+async def write(edge: Edge, session: str, content: str, **more: Any) -> httpx.Response:
+    body = {"session_name": session, "content": content, **more}
+    return await edge.post("/api/manual/messages", body, headers=JSON)
 
 
 class Answering(Feed):

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
 from runtime.bus import new_id
-from runtime.tables import KeyTable, SupportTable
 from runtime.testing import Kit, running
 from schemas.base import Address
 from schemas.ownership import Assignee, Release, TakeOver, Transfer
@@ -19,10 +17,12 @@ from tests.integration.customers import (
     NOTICE,
     STREAM,
     WORD,
+    escalate,
     following,
     say,
     streaming,
     text_of,
+    write,
 )
 from tests.integration.edges import Edge, serving
 from tests.integration.speaking import calls, gate
@@ -48,16 +48,6 @@ async def edge(kit: Kit) -> AsyncIterator[Edge]:
 @pytest.fixture
 def session() -> str:
     return new_id()
-
-
-async def escalate(edge: Edge, session: str, **more: Any) -> httpx.Response:
-    body = {"session_name": session, **more}
-    return await edge.post("/api/manual/escalate", body, headers=JSON)
-
-
-async def write(edge: Edge, session: str, content: str, **more: Any) -> httpx.Response:
-    body = {"session_name": session, "content": content, **more}
-    return await edge.post("/api/manual/messages", body, headers=JSON)
 
 
 async def take(kit: Kit, session: str, agent: Assignee = ANN) -> None:
@@ -174,10 +164,13 @@ async def test_a_stream_in_which_that_word_is_said_ends_with_the_notice(
 
 
 async def test_other_protocols_are_told_of_it_by_a_409(edge: Edge, session: str) -> None:
+    other = new_id()
+    for one in (session, other):
+        await say(edge, "hello", user_id=one)
     body = {"model": "demo", "messages": [{"role": "user", "content": WORD}]}
     named = JSON | {"X-Conversation-Id": session}
     answer = await edge.post("/v1/chat/completions", body, headers=named)
-    form = {"prompt": WORD, "conversation_id": new_id(), "model": "demo"}
+    form = {"prompt": WORD, "conversation_id": other, "model": "demo"}
     batch = await edge.client.post("/v1/chat/completions", data=form)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "MANUAL_IN_PROGRESS")
@@ -227,6 +220,24 @@ async def test_a_takeover_gives_who_waits_for_the_whole_answer_a_409(
     answer = await waiting
 
     assert (answer.status_code, answer.json()["status"]) == (409, "manual_live")
+
+
+async def test_a_customer_reads_that_an_agent_types_and_not_who_they_are(
+    edge: Edge, session: str
+) -> None:
+    await say(edge, "hello", user_id=session)
+    async with following(edge, f"session_name={session}") as feed:
+        await feed.of("connected")
+        await edge.post(f"/api/sessions/{session}/typing", {}, headers=JSON)
+        typing = await feed.one()
+
+    assert typing.data == {
+        "type": "typing",
+        "session": session,
+        "role": "agent",
+        "name": "",
+        "on": True,
+    }
 
 
 # -- writing -------------------------------------------------------------------------------
@@ -346,55 +357,3 @@ async def test_what_cannot_be_done_is_refused_with_the_field(
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"].startswith(words)
     assert answer.json()["success"] is False
-
-
-SITE = "sk-site-0123456789abcdef01234567"
-OTHER = "sk-other-0123456789abcdef0123456"
-SCOPES = ["chat:send", "chat:read"]
-KEYS = {
-    SITE: KeyTable(id="site", secret_env="SITE_KEY", scopes=SCOPES),
-    OTHER: KeyTable(id="other", secret_env="OTHER_KEY", scopes=SCOPES),
-}
-PROXIED = {"X-Forwarded-For": "203.0.113.9"}
-"""As a proxy passes requests on: they do not come from this machine."""
-
-
-async def test_customers_need_no_key_where_chat_is_open_and_never_write_as_agents(
-    kit: Kit, session: str
-) -> None:
-    async with serving(kit.server.url, keys=KEYS, support=SupportTable(open=True)) as edge:
-        del edge.client.headers["X-Relay-API-Key"]
-        edge.client.headers.update(PROXIED)
-        answered = await say(edge, "hello", user_id=session)
-        async with following(edge, f"session_name={session}") as feed:
-            await feed.of("connected")
-        called = await escalate(edge, session, user_profile={"vip": True})
-        as_agent = await write(edge, session, "I am an agent")
-        elsewhere = await edge.get("/v1/models")
-        health = await edge.get("/api/health")
-
-    assert answered.status_code == called.status_code == 200
-    assert called.json()["data"]["user_profile"]["vip"] is False
-    assert (as_agent.status_code, as_agent.json()["code"]) == (403, "missing_scope")
-    assert elsewhere.status_code == 401
-    assert health.json() == {"status": "healthy", "session_isolation": True}
-
-
-async def test_without_that_a_key_is_needed_and_sessions_are_its_own(
-    kit: Kit, session: str
-) -> None:
-    site, other = ({"Authorization": f"Bearer {key}"} | PROXIED for key in (SITE, OTHER))
-    async with serving(kit.server.url, keys=KEYS) as edge:
-        del edge.client.headers["X-Relay-API-Key"]
-        refused = await say(edge, "hello", PROXIED, user_id=session)
-        answered = await say(edge, "hello", site, user_id=session)
-        followed = []
-        for headers in (site, other, PROXIED):
-            async with following(edge, f"session_name={session}", **headers) as feed:
-                followed.append(feed.response.status_code)
-        foreign = await say(edge, "hello", other, user_id=session)
-
-    assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
-    assert answered.status_code == 200
-    assert followed == [200, 404, 401]
-    assert (foreign.status_code, foreign.json()["code"]) == (404, "conversation_not_found")
