@@ -6,7 +6,7 @@ What sessions keep is read once, in pages; then each change is heard on the topi
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ LOOK_EVERY = 10.0
 AGAIN_AFTER = 0.5
 READY_WITHIN = 10.0
 SETTLED_WITHIN = 5.0
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 CHANGED = tag_of(CaseChanged)
 
 _decode_changed = msgspec.json.Decoder(Envelope[CaseChanged]).decode
@@ -254,16 +255,13 @@ def _make_room(entries: dict[str, Entry], most: int) -> None:
         del entries[case.session]
 
 
-def changed_at(case: Case) -> float:
-    """When something last happened in a case, in seconds since 1970."""
-    times = (
-        case.last_at,
-        case.manual_ended,
-        case.manual_since,
-        case.pending_since,
-        case.created,
-    )
-    return max((at.timestamp() for at in times if isinstance(at, datetime)), default=0.0)
+def changed_at(case: Case) -> datetime:
+    """When something last happened in a case."""
+    found = case.last_at or case.created or LONG_AGO
+    for at in (case.pending_since, case.manual_since, case.manual_ended):
+        if at is not None and at > found:
+            found = at
+    return found
 
 
 def _concerns_people(state: SessionState) -> bool:

@@ -107,7 +107,7 @@ def visible(
     cases: Iterable[Case], principal: Principal, now: datetime, lifetime: timedelta
 ) -> list[Case]:
     """Return the cases that somebody may see; what its session has forgotten is left out."""
-    oldest = (now - lifetime).timestamp()
+    oldest = now - lifetime
     return [
         case
         for case in cases
@@ -132,15 +132,17 @@ def select(cases: Iterable[Case], wanted: Wanted) -> list[Case]:
 
 def order(cases: Iterable[Case], sort: Sort, now: datetime) -> list[Case]:
     """Return cases in an order. By default who waits comes first, the most urgent of all."""
-    if sort == "newest":
-        return sorted(cases, key=changed_at, reverse=True)
     if sort == "oldest":
         return sorted(cases, key=changed_at)
+    newest = sorted(cases, key=changed_at, reverse=True)
+    # What is equal stays in that order.
     if sort == "vip":
-        return sorted(cases, key=lambda case: (not case.customer.vip, -changed_at(case)))
-    if sort == "waitTime":
-        return sorted(cases, key=lambda case: -_waits(case, now))
-    return sorted(cases, key=lambda case: _by_default(case, now))
+        newest.sort(key=lambda case: not case.customer.vip)
+    elif sort == "waitTime":
+        newest.sort(key=lambda case: -_waits(case, now))
+    elif sort == "default":
+        newest.sort(key=lambda case: _by_default(case, now))
+    return newest
 
 
 def queue_of(cases: Iterable[Case], now: datetime) -> QueueView:
@@ -191,6 +193,8 @@ def views(cases: Iterable[Case], now: datetime) -> list[SessionView]:
 
 
 def _is_of_time(case: Case, wanted: Wanted) -> bool:
+    if wanted.time_start is None and wanted.time_end is None:
+        return True
     created = case.created.timestamp() if case.created else 0.0
     after = wanted.time_start is None or created >= wanted.time_start
     return after and (wanted.time_end is None or created <= wanted.time_end)
@@ -228,8 +232,7 @@ def _by_default(case: Case, now: datetime) -> tuple[int, int, float]:
     place = ORDER.index(case.mode)
     if case.mode == "pending_manual":
         return place, *prioritise(case, now).rank
-    vip_last = 0 if case.customer.vip else 1
-    return place, vip_last, -changed_at(case)
+    return place, 0 if case.customer.vip else 1, 0.0
 
 
 def _waits(case: Case, now: datetime) -> float:

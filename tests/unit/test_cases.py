@@ -109,7 +109,7 @@ def test_each_order_is_what_it_says() -> None:
     assert first("newest")[-1] == first("oldest")[0] == "done"
     assert first("vip")[0] == "vip"
     assert first("waitTime")[:3] == ["late", "live", "plain"]
-    assert first("waitTime")[-2:] == ["done", "new"]
+    assert first("waitTime")[-2:] == ["new", "done"]
 
 
 @pytest.mark.promise("FD-44", "FD-50")
