@@ -5,7 +5,7 @@ What sessions keep is read once, in pages; then each change is heard on the topi
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
@@ -78,6 +78,8 @@ class Board:
         self._moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._handle: int | None = None
+        self.listeners: set[Callable[[str], None]] = set()
+        """Told the name of each team whose desk is followed from now on."""
 
     async def cases(self) -> Mapping[str, Case]:
         """Return every case by its session. Raises Refusal 503 if they are not read yet."""
@@ -197,6 +199,8 @@ class Board:
         found = self._teams[name] = _Team(team, following)
         found.task = asyncio.create_task(self._hear(found), name="board")
         self._moved.set()
+        for listener in list(self.listeners):
+            listener(team)
 
     async def _hear(self, team: _Team) -> None:
         async for item in team.following:

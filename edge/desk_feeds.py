@@ -5,12 +5,14 @@ Each begins with a `reset` that tells how things stand, unless a cursor comes wi
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from edge.attendance import Attendance
 from edge.auth import DESK_LEAD, DESK_READ, Principal, principal_of, stream_owner
@@ -27,7 +29,7 @@ from edge.remembered import NO_CONVERSATION
 from edge.session_shapes import case_of, view_of
 from edge.sessions import FIRST_SCREEN, NAME, TAG, Sessions
 from edge.shared import Shared
-from edge.sse import PER_KEY, EventStream, Source
+from edge.sse import PER_KEY, EventStream, Source, Streams
 from edge.standing import Now, Standing
 from edge.support_events import Retelling, write_event
 from edge.support_shapes import SupportError
@@ -160,10 +162,12 @@ class DeskFeeds:
     async def follow_desk(self, request: Request) -> "AttendedStream":
         """Answer a stream of what happens at the desks."""
         principal, after = principal_of(request), read_cursor(request)
+        followed: set[str] = set()
 
         async def open_source() -> Source:
             await self._board.settled()
             teams = self._teams_of(principal)
+            followed.update(teams)
             topics = [desk_topic(team) for team in teams]
             merged = await follow_all(self._shared.hub, topics, after)
 
@@ -174,18 +178,20 @@ class DeskFeeds:
             feed = MergedFeed(merged, DeskTelling(principal).tell, snapshot, after=after)
             return accompany_desk(feed, self._shared.presence, principal)
 
-        stream = AttendedStream(
-            self._shared.streams, stream_owner(request), open_source, most=PER_KEY
+        return AttendedStream(
+            self._shared.streams,
+            stream_owner(request),
+            open_source,
+            self._attendance.looking(principal.agent),
+            self._board if _sees_all(principal) else None,
+            followed,
         )
-        stream.attend(self._attendance, principal.agent)
-        return stream
 
     def _teams_of(self, principal: Principal) -> list[str]:
         """An agent's own teams; for a lead, a program or this machine all that there are."""
-        known = {self._team, *self._board.teams, *principal.teams}
-        if principal.kind == "agent" and DESK_LEAD not in principal.scopes:
-            known = set(principal.teams)
-        return sorted(known or {self._team})
+        if _sees_all(principal):
+            return sorted({self._team, *self._board.teams, *principal.teams})
+        return sorted(principal.teams or {self._team})
 
     async def _agents(self, teams: Sequence[str]) -> list[AgentView]:
         """The agents whom the desks know."""
@@ -261,17 +267,41 @@ class _Closely:
 
 
 class AttendedStream(EventStream):
-    """A feed whose agent is seen for as long as it is open."""
+    """A feed of desks, whose agent is seen for as long as it is open.
 
-    _attendance: Attendance | None = None
-    _agent = ""
+    One of all teams ends where another team is heard of: its client comes back with its cursor,
+    and hears that one too.
+    """
 
-    def attend(self, attendance: Attendance, agent: str) -> None:
-        """Say whose it is."""
-        self._attendance, self._agent = attendance, agent
+    def __init__(
+        self,
+        streams: Streams,
+        owner: str | None,
+        open_source: Callable[[], Awaitable[Source]],
+        looking: AbstractContextManager[None],
+        board: Board | None,
+        followed: set[str],
+    ) -> None:
+        super().__init__(streams, owner, open_source, most=PER_KEY)
+        self._looking = looking
+        self._board = board
+        self._followed = followed
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the feed."""
-        assert self._attendance is not None
-        with self._attendance.looking(self._agent):
-            await super().__call__(scope, receive, send)
+        if self._board is not None:
+            self._board.listeners.add(self._hear)
+        try:
+            with self._looking:
+                await super().__call__(scope, receive, send)
+        finally:
+            if self._board is not None:
+                self._board.listeners.discard(self._hear)
+
+    def _hear(self, team: str) -> None:
+        if self._followed and team not in self._followed:
+            self.end()
+
+
+def _sees_all(principal: Principal) -> bool:
+    return principal.kind != "agent" or DESK_LEAD in principal.scopes

@@ -177,3 +177,46 @@ async def test_a_session_is_followed_with_what_colleagues_do_in_one_order(
         ("manual_message", "thanks"),
     ]
     assert cursors == sorted(cursors)
+
+
+async def test_who_sees_all_teams_comes_back_for_one_that_is_new(edge: Edge, kit: Kit) -> None:
+    office = {"X-Relay-API-Key": ADMIN_KEY}
+    async with feed(edge, QUEUE, **office) as stream:
+        await of(stream, "reset")
+        await begin(kit, "first-of-its-team", "newcomers")
+        rest = await stream.until("bye")
+        cursor = rest[-1].cursor
+    async with feed(edge, QUEUE, **office, **{"Last-Event-ID": cursor}) as stream:
+        update = await of(stream, "session_update", "first-of-its-team")
+
+    assert update["session"]["team"] == "newcomers"
+
+
+@pytest.mark.promise("FD-112", "FD-114")
+async def test_ten_agents_join_at_once_and_all_see_each_change(edge: Edge, kit: Kit) -> None:
+    headers = await bearer(edge, "ann")
+    sessions = [f"joined-{n}" for n in range(10)]
+
+    async def join(n: int) -> list[str]:
+        async with feed(edge, QUEUE, **headers) as stream:
+            await of(stream, "reset")
+            joined.release()
+            await begun.wait()
+            agent = Assignee(f"agent-{n}", f"Agent {n}")
+            await kit.ask(Address("session", sessions[n]), TakeOver(agent=agent, force=True))
+            seen: set[str] = set()
+            while len(seen) < len(sessions):
+                update = await of(stream, "session_update")
+                if update["session"]["status"] == "manual_live":
+                    seen.add(update["session"]["session_name"])
+            return sorted(seen & set(sessions))
+
+    joined, begun = asyncio.Semaphore(0), asyncio.Event()
+    for name in sessions:
+        await begin(kit, name)
+    agents = [asyncio.create_task(join(n)) for n in range(10)]
+    for _ in agents:
+        await joined.acquire()
+    begun.set()
+
+    assert await asyncio.gather(*agents) == [sorted(sessions)] * 10
