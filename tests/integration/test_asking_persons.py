@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -16,7 +17,7 @@ from schemas.base import Address
 from schemas.deployment import Deployment
 from schemas.envelope import decode_any, encode, seal
 from schemas.ownership import desk_topic
-from schemas.record import RunFailed
+from schemas.record import RunFailed, RunRecord
 from tests.integration.persons import (
     TOPIC,
     Adviser,
@@ -27,6 +28,7 @@ from tests.integration.persons import (
     Halt,
     applied,
 )
+from tests.integration.waiting import until_known
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -167,6 +169,30 @@ async def test_a_job_without_a_run_asks_as_well(kit: Kit) -> None:
     await kit.bus.publish(subjects.work("adviser", 1, "c"), encode(seal(job, **data)))
     decided = await answer(kit, await question(kit, "Plain?"))
 
+    assert (await kit.event(TOPIC, Consulted)).decided == decided
+
+
+async def test_a_job_that_only_waits_is_not_blamed_for_the_hosts_that_end_meanwhile(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime.person, "LOOK_EVERY", 0.05)
+    run = await consult(kit, "Patience?")
+    asked = await question(kit, "Patience?")
+    await kit.stop_host(grace=0)
+    ended = RunRecord(job="adviser/c", state="claimed", attempt=4, crashes=1, host="another")
+    await kit.bus.publish(subjects.run(run), encode(ended), headers={"Nats-Rollup": "sub"})
+    await kit.start_host()
+
+    async def is_excused() -> bool:
+        stored = await kit.bus.last(subjects.run(run))
+        record = msgspec.json.decode(stored.data, type=RunRecord) if stored else RunRecord(job="")
+        return record.attempt == 5 and record.crashes == 0
+
+    await until_known(is_excused)
+    suspect = kit.host.system.suspect
+    decided = await answer(kit, asked)
+
+    assert suspect == ""
     assert (await kit.event(TOPIC, Consulted)).decided == decided
 
 
