@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from actors.desk_options import DeskOptions, check_replies
 from actors.limits import clip
+from actors.mail_options import check_recipients
 from actors.queueing import Queue
 from actors.roster import is_there, is_watched, trim_agent
 from runtime.actor import Actor, handler
@@ -91,7 +92,7 @@ class Desk(Actor):
 
     def _has_room(self, agent: AgentView, ctx: Turn) -> bool:
         """Whether one more agent can be kept; who is not there makes room for who is."""
-        agents, busy = self.state.agents, set(self.state.taken.values())
+        agents, busy = self.state.agents, {one.agent for one in self.state.taken.values()}
         if len(agents) < MOST_AGENTS:
             return True
         gone = [name for name, one in agents.items() if not is_there(one) and name not in busy]
@@ -115,6 +116,10 @@ class Desk(Actor):
                 " that name, or set SMTP_HOST",
                 status=503,
             )
+        try:
+            check_recipients("to", message.to)
+        except ValueError as error:
+            raise Reject("bad_recipient", str(error), status=422) from None
         case = Case(session=message.session, team=ctx.key)
         messages = min(max(message.messages, 0), MOST_LETTERS)
         return MailBegan(run=queue.mail(case, message.to, messages))

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from actors.desk_options import DeskOptions
-from actors.roster import by_urgency, choose, is_there, is_watched, loads, trim_case
+from actors.roster import able, by_urgency, choose, is_there, is_watched, loads, trim_case
 from runtime.turn import Turn
 from schemas.base import Address, Message
-from schemas.desk import DeskDue, DeskState, SendMail, Waiting
+from schemas.desk import DeskDue, DeskState, SendMail, Taken, Waiting
 from schemas.ownership import (
     Assignee,
     Case,
@@ -25,7 +25,7 @@ from schemas.ownership import (
 )
 from schemas.shifts import closing, is_open, next_opening
 
-MOST_WAITING = 200
+MOST_WAITING = 150
 MOST_BEYOND = 500
 MOST_TAKEN = 500
 MOST_MAILS = 200
@@ -54,7 +54,8 @@ class Queue:
         state, name = self._state, case.session
         if waiting := state.waiting.get(name):
             return waiting.case.created == case.created and case.epoch < waiting.case.epoch
-        return case.epoch < max(state.epochs.get(name, -1), state.beyond.get(name, -1))
+        taken = state.taken.get(name)
+        return case.epoch < max(taken.epoch if taken else -1, state.beyond.get(name, -1))
 
     def wait(self, case: Case) -> None:
         """A case waits for a person."""
@@ -82,16 +83,16 @@ class Queue:
         had = state.taken.get(name)
         state.waiting.pop(name, None)
         state.beyond.pop(name, None)
-        if had != agent:
+        if had is None or had.agent != agent:
             self._drop(name)
-        self._stir(agent)
+            self._stir(agent)
         if had is None and len(state.taken) >= MOST_TAKEN:
             self._ctx.log.warning("case_not_watched", session=name, taken=len(state.taken))
             return
-        state.taken[name], state.epochs[name] = agent, case.epoch
+        state.taken[name] = Taken(agent, case.epoch)
         seen = state.agents.get(agent)
         # Who seems to be gone has as long as any other to show that they are not.
-        if had != agent and is_watched(seen) and not is_there(seen):
+        if (had is None or had.agent != agent) and is_watched(seen) and not is_there(seen):
             state.leaving[name] = self._now + self._options.missed_for
 
     def end(self, case: Case) -> None:
@@ -101,15 +102,15 @@ class Queue:
 
     def leave(self, agent: str) -> None:
         """An agent has gone: their cases go back after a grace."""
-        for session, who in self._state.taken.items():
-            if who == agent:
+        for session, one in self._state.taken.items():
+            if one.agent == agent:
                 self._state.leaving.setdefault(session, self._now + self._options.missed_for)
 
     def come(self, agent: str) -> None:
         """An agent is there again: their cases stay, and what they let pass may be offered."""
         state = self._state
-        for session, who in state.taken.items():
-            if who == agent:
+        for session, one in state.taken.items():
+            if one.agent == agent:
                 state.leaving.pop(session, None)
         for waiting in state.waiting.values():
             if agent in waiting.tried:
@@ -136,6 +137,8 @@ class Queue:
         opened = is_open(self._options.calendar, self._now)
         self._make_room()
         self._lapse()
+        # Before anything is offered: what was offered just now would be put out again.
+        self._bound()
         if opened:
             self._reopen()
         else:
@@ -153,7 +156,7 @@ class Queue:
             lives = self._ctx.furthest(self._options.sessions)
             for name in [n for n, one in state.waiting.items() if one.since + lives < self._now]:
                 del state.waiting[name]  # the session itself is no more
-        while state.beyond and len(state.waiting) < MOST_WAITING * 9 // 10:
+        while state.beyond and self._has_room():
             name = next(iter(state.beyond))
             case = Case(
                 session=name,
@@ -166,14 +169,18 @@ class Queue:
     def _lapse(self) -> None:
         """Withdraw what is offered to agents who have gone, have let it pass, or have too much."""
         state, held = self._state, loads(self._state)
-        for waiting in reversed(by_urgency(state, self._now)):
+        for waiting in state.waiting.values():
             if waiting.offered is None:
                 continue
-            agent = state.agents.get(waiting.offered.id)
             if waiting.until is not None and waiting.until <= self._now:
                 self._let_pass(waiting)
-            elif agent is None or not is_there(agent) or len(held[agent.id]) > agent.capacity:
-                held[waiting.offered.id].discard(waiting.case.session)
+            elif not is_there(state.agents.get(waiting.offered.id)):
+                waiting.offered = waiting.until = None
+        much = {one.id for one in state.agents.values() if len(held[one.id]) > one.capacity}
+        for waiting in reversed(by_urgency(state, self._now)) if much else ():
+            agent = waiting.offered.id if waiting.offered else ""
+            if agent in much and len(held[agent]) > state.agents[agent].capacity:
+                held[agent].discard(waiting.case.session)
                 waiting.offered = waiting.until = None
 
     def _let_pass(self, waiting: Waiting) -> None:
@@ -188,12 +195,13 @@ class Queue:
     def _reopen(self) -> None:
         """Offer what waits to whoever has room, the most urgent first."""
         state = self._state
-        held = loads(state)
-        for waiting in by_urgency(state, self._now):
+        for waiting in state.waiting.values():
             waiting.closed = False
-            if waiting.offered is not None or not self._options.auto_assign:
-                continue
-            if agent := choose(state, waiting, held):
+        held = loads(state)
+        if not (self._options.auto_assign and state.waiting and able(state, held)):
+            return
+        for waiting in by_urgency(state, self._now):
+            if waiting.offered is None and (agent := choose(state, waiting, held)):
                 self._offer(waiting, Assignee(agent.id, agent.name))
                 held[agent.id].add(waiting.case.session)
 
@@ -235,15 +243,15 @@ class Queue:
         state = self._state
         for name in [name for name, due in state.leaving.items() if due <= self._now]:
             del state.leaving[name]
-            self._tell(name, Requeue(epoch=state.epochs.get(name, 0), reason=GONE))
+            self._tell(name, Requeue(epoch=state.taken[name].epoch, reason=GONE))
 
     def _drop(self, name: str) -> None:
         """Nobody has a session any more, as far as is known."""
         state = self._state
-        if (agent := state.taken.pop(name, None)) is not None:
-            self._stir(agent)
-        for held in (state.epochs, state.leaving, state.beyond):
-            held.pop(name, None)
+        if (taken := state.taken.pop(name, None)) is not None:
+            self._stir(taken.agent)
+        state.leaving.pop(name, None)
+        state.beyond.pop(name, None)
 
     def _stir(self, agent: str) -> None:
         """An agent has begun something, or ended it."""
@@ -269,27 +277,42 @@ class Queue:
 
     # -- what is kept ----------------------------------------------------------------------
 
+    def _has_room(self) -> bool:
+        """Whether one more case can be kept for some while: room is not taken for one turn."""
+        if len(self._state.waiting) >= MOST_WAITING * 9 // 10:
+            return False
+        return len(msgspec.json.encode(self._state)) < MOST_BYTES * 9 // 10
+
     def _bound(self) -> None:
-        """Keep as many cases as there is room for; the least urgent wait beyond, by their names."""
+        """Keep as many cases as there is room for; the least urgent wait beyond, by their names.
+
+        What is offered stays, unless that alone is too much.
+        """
         state = self._state
         while excess := self._excess():
             queue = by_urgency(state, self._now)
-            free = [waiting for waiting in queue if waiting.offered is None]
+            free = [one for one in queue if one.offered is None]
             for waiting in (free or queue)[-excess:]:
-                name = waiting.case.session
-                del state.waiting[name]
-                state.beyond[name] = waiting.case.epoch
+                self._put_out(waiting)
         while len(state.beyond) > MOST_BEYOND or (state.beyond and self._is_large()):
             name = next(reversed(state.beyond))
             del state.beyond[name]
             self._ctx.log.warning("queue_full", session=name, waiting=len(state.waiting))
 
     def _excess(self) -> int:
-        """How many cases are too many."""
-        waiting = len(self._state.waiting)
-        if waiting > MOST_WAITING:
-            return waiting - MOST_WAITING
-        return min(waiting, 10) if self._is_large() else 0
+        """How many cases are too many, at least."""
+        waiting = self._state.waiting.values()
+        free = sum(1 for one in waiting if one.offered is None)
+        if free and len(waiting) > MOST_WAITING:
+            return min(free, len(waiting) - MOST_WAITING)
+        return min(len(waiting), 5) if self._is_large() else 0
+
+    def _put_out(self, waiting: Waiting) -> None:
+        name, case = waiting.case.session, waiting.case
+        del self._state.waiting[name]
+        self._state.beyond[name] = case.epoch
+        if waiting.offered is not None:
+            self._tell(name, OfferCase(epoch=case.epoch))
 
     def _is_large(self) -> bool:
         return len(msgspec.json.encode(self._state)) > MOST_BYTES

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from actors.limits import clip
-from schemas.desk import AgentView, DeskState, Waiting, prioritise
+from schemas.desk import AgentView, DeskState, Taken, Waiting, prioritise
 from schemas.ownership import Assignee, Case, Customer, Escalation
 
 MOST_SKILLS = 8
@@ -55,7 +55,7 @@ def trim_case(case: Case) -> Case:
     )
 
 
-def trim_agent(agent: AgentView, taken: Mapping[str, str]) -> AgentView:
+def trim_agent(agent: AgentView, taken: Mapping[str, Taken]) -> AgentView:
     """What is kept of an agent; cases of this desk are kept with it, the others here."""
     return replace(
         agent,
@@ -88,12 +88,21 @@ def loads(state: DeskState) -> Loads:
     found: Loads = defaultdict(set)
     for agent in state.agents.values():
         found[agent.id].update(agent.open)
-    for session, who in state.taken.items():
-        found[who].add(session)
+    for session, one in state.taken.items():
+        found[one.agent].add(session)
     for session, waiting in state.waiting.items():
         if waiting.offered is not None:
             found[waiting.offered.id].add(session)
     return found
+
+
+def able(state: DeskState, held: Loads) -> list[AgentView]:
+    """The agents who can be offered something."""
+    return [
+        agent
+        for agent in state.agents.values()
+        if agent.presence == "online" and len(held[agent.id]) < agent.capacity
+    ]
 
 
 def choose(state: DeskState, waiting: Waiting, held: Loads) -> AgentView | None:
@@ -105,15 +114,8 @@ def choose(state: DeskState, waiting: Waiting, held: Loads) -> AgentView | None:
     if len(waiting.tried) >= MOST_TRIED:
         return None
     wanted = wanted_skills(waiting.case)
-    able = [
-        agent
-        for agent in state.agents.values()
-        if agent.presence == "online"
-        and agent.id not in waiting.tried
-        and len(held[agent.id]) < agent.capacity
-    ]
     return min(
-        able,
+        (agent for agent in able(state, held) if agent.id not in waiting.tried),
         key=lambda agent: (
             len(wanted - {skill.casefold() for skill in agent.skills}),
             len(held[agent.id]) / agent.capacity,

@@ -205,16 +205,21 @@ class Waiting(msgspec.Struct, kw_only=True, omit_defaults=True):
     returned: int = -1
 
 
+class Taken(msgspec.Struct, frozen=True, array_like=True):
+    """Who has a session, and in which epoch they got it: a list, for there may be hundreds."""
+
+    agent: str
+    epoch: int
+
+
 class DeskState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A team's queue, who is there, and what they have."""
 
     waiting: dict[str, Waiting] = {}
     beyond: dict[str, int] = {}
     """Sessions that wait for room in the queue, the first one first, and their epochs."""
-    taken: dict[str, str] = {}
-    """Sessions that agents have, and which agent."""
-    epochs: dict[str, int] = {}
-    """In which epoch each of those was taken."""
+    taken: dict[str, Taken] = {}
+    """Sessions that agents have."""
     leaving: dict[str, datetime] = {}
     """Those whose agent has gone, and when each goes back to the queue."""
     agents: dict[str, AgentView] = {}

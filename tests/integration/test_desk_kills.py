@@ -151,7 +151,8 @@ async def agree(office: Office, names: list[str]) -> bool:
     assert all(isinstance(one, AgentState) for one in agents)
     desk = await office.desk()
     return (
-        holders == dict.fromkeys(names, "bob") == desk.taken
+        holders == dict.fromkeys(names, "bob")
+        and holders == {name: one.agent for name, one in desk.taken.items()}
         and not desk.waiting
         and [set(one.open) for one in agents] == [set(), set(names)]
     )

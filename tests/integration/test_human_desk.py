@@ -200,7 +200,7 @@ async def test_a_letter_that_cannot_be_sent_is_told_and_harms_nothing() -> None:
     assert "451 come again" in told.reason
     assert taken.case.mode == "manual_live"
     assert isinstance(state, DeskState)
-    assert (state.mails, state.taken) == ({}, {"s1": "ann"})
+    assert (state.mails, state.taken["s1"].agent) == ({}, "ann")
     assert letter.attempts == 3
 
 

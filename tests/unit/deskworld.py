@@ -267,6 +267,10 @@ class World:
         assert isinstance(found, DeskState)
         return found
 
+    def held(self) -> dict[str, str]:
+        """Who has which session, as far as the desk knows."""
+        return {name: one.agent for name, one in self.desk.taken.items()}
+
     def hold(self, session: str) -> Hold:
         found = self.state(Address("session", session)).hold
         assert isinstance(found, Hold)

@@ -40,7 +40,7 @@ def test_a_case_is_offered_to_an_agent_who_is_there_and_theirs_once_taken() -> N
     world.ask(session("s1"), TakeOver(agent=person("ann")))
 
     assert offered == ("pending_manual", "ann")
-    assert world.desk.taken == {"s1": "ann"}
+    assert world.held() == {"s1": "ann"}
     assert world.agent("ann").open == {"s1": 3}
     assert world.desk.waiting == {}
 
@@ -259,7 +259,7 @@ def test_what_is_late_is_passed_over() -> None:
     world.ask(DESK, CaseMoved(case=Case(session="s1", mode="pending_manual", epoch=1)))
 
     assert waits == ["s1"]
-    assert world.desk.taken == {"s1": "ann"}
+    assert world.held() == {"s1": "ann"}
 
 
 def test_an_offer_that_crosses_a_change_is_made_again() -> None:
@@ -332,6 +332,12 @@ def test_the_session_hears_what_became_of_a_letter_however_it_went() -> None:
         (False, "connection refused"),
     ]
     assert world.desk.mails == {}
+
+
+def test_a_letter_to_what_is_no_address_is_refused_at_once() -> None:
+    refusal = World(mailer=True).ask(DESK, MailCase(session="s1", to=("a@b\r\nBcc: c@d",)))
+
+    assert (refusal.code, refusal.status) == ("bad_recipient", 422)
 
 
 def test_without_a_mailer_a_letter_is_refused_and_says_what_to_do() -> None:

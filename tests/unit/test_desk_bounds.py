@@ -13,9 +13,17 @@ from schemas.desk import (
     QuickReplies,
     SaveQuickReply,
 )
-from schemas.ownership import Cancel, Case, CaseMoved, Customer, Escalation
+from schemas.ownership import (
+    Cancel,
+    Case,
+    CaseMoved,
+    Customer,
+    Escalate,
+    Escalation,
+    TakeOver,
+)
 from schemas.shifts import Calendar
-from tests.unit.deskworld import DESK, START, TEAM, World, call, session
+from tests.unit.deskworld import DESK, START, TEAM, World, attend, call, session
 
 
 @pytest.mark.parametrize(("length", "forgotten"), [(36, False), (600, True)])
@@ -71,6 +79,31 @@ def test_who_waits_beyond_the_queue_gets_in_when_there_is_room() -> None:
     assert names[-1] not in beyond
     assert world.desk.beyond == {}
     assert set(world.desk.waiting) == set(names[MOST_WAITING // 2 :])
+
+
+def test_a_rush_that_is_larger_than_the_queue_is_served_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.queueing.MOST_WAITING", 20)
+    world = World()
+    names = [f"s{number}" for number in range(90)]
+    attend(world, *(f"a{number}" for number in range(20)), capacity=5)
+    for name in names:
+        world.say(session(name), Escalate())
+    world.settle()
+    first = (len(world.desk.waiting), len(world.desk.beyond))
+    rounds = 0
+    while offered := [name for name in names if world.hold(name).mode == "pending_manual"]:
+        for name in offered:
+            if holder := world.hold(name).assignee:
+                world.say(session(name), TakeOver(agent=holder))
+        world.settle()
+        rounds += 1
+
+    assert first == (20, 70)
+    assert set(world.held()) == set(names)
+    assert rounds < 10
+    assert max(len(world.agent(f"a{number}").open) for number in range(20)) == 5
 
 
 def test_quick_replies_are_there_from_the_start_and_can_be_changed() -> None:

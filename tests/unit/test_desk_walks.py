@@ -103,7 +103,7 @@ class Walk:
         holds = {name: world.hold(name) for name in SESSIONS}
         live = {name: world.holder(name) for name in SESSIONS if _is(holds[name], "manual_live")}
         pending = {name for name in SESSIONS if _is(holds[name], "pending_manual")}
-        assert desk.taken == live
+        assert world.held() == live
         assert set(desk.waiting) == pending
         for name, waiting in desk.waiting.items():
             assert world.holder(name) == ("" if waiting.offered is None else waiting.offered.id)
