@@ -68,8 +68,8 @@ CRASHES = (
     "batch.inside:5",
     "batch.after:6",
     "ack.before:7",
-    "batch.inside:9",
-    "batch.after:12",
+    "batch.inside:7",
+    "batch.after:8",
     "ack.before:15",
 )
 ANN, BOB = Assignee(id="ann", name="Ann"), Assignee(id="bob", name="Bob")
