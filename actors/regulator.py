@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from actors.live import Live
-from actors.opening import text_of
 from actors.supervised import Supervised
 from runtime.actor import handler
 from runtime.turn import Turn
 from schemas.conversation import OpenBatch, TaskEnded
 from schemas.ownership import Customer, Escalation
-from schemas.regulating import Count, Regulator, regulator_of
+from schemas.regulating import Count, Regulator, regulator_of, words_of
 
 Found = TypeVar("Found")
 
@@ -28,7 +27,7 @@ class Regulated(Supervised):
         if said is None or said.role != "user" or not (message.team or hold.team):
             return None
         customer = message.customer or hold.customer
-        return self._ask(lambda rules: rules.on_said(text_of(said), customer), None, ctx)
+        return self._ask(lambda rules: rules.on_said(words_of(said), customer), None, ctx)
 
     @handler
     def note_answer(self, message: TaskEnded, ctx: Turn) -> None:

@@ -27,6 +27,7 @@ from runtime.actor import handler
 from runtime.config import duration
 from runtime.errors import Reject, TurnError
 from runtime.turn import Turn
+from schemas.arriving import ArrivingSet, SetArriving
 from schemas.base import Address
 from schemas.conversation import (
     Abort,
@@ -167,6 +168,15 @@ class Session(Regulated, Assisting):
                 f"a batch of {span}: instances of {batches!r} live {longest} from their last turn;"
                 f" give the type a lifetime of {GRACE} more, or the batch a shorter deadline"
             )
+
+    @handler
+    def set_arriving(self, message: SetArriving, ctx: Turn) -> ArrivingSet:
+        """What becomes of messages that come while one is answered."""
+        check_owner(self.state.owner, ctx)
+        if self.state.created is None:
+            raise unknown(ctx)
+        self.state.arriving = message.arriving
+        return ArrivingSet(arriving=message.arriving)
 
     # -- going on --------------------------------------------------------------------------
 

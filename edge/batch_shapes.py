@@ -10,6 +10,7 @@ import msgspec
 
 from schemas.conversation import BatchStatus, TaskStatus
 from schemas.model import Finish, Usage
+from schemas.ownership import Arriving
 
 DISPATCHED = "Tasks dispatched successfully"
 THINKING = "thinking..."
@@ -140,6 +141,13 @@ class AbortedView(msgspec.Struct):
 
     runs: list[str]
     tasks: list[str] = []
+
+
+class ArrivingPolicy(msgspec.Struct):
+    """What becomes of a message that comes while another is answered, unless it says so itself;
+    null: as the deployment has it."""
+
+    arriving: Arriving | None
 
 
 class RunningTask(msgspec.Struct, kw_only=True):

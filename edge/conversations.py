@@ -8,15 +8,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge.asking import answer, ask_for, wait_for_bus
-from edge.auth import CHAT_ALL, CHAT_READ, Principal, principal_of, stream_owner
+from edge.auth import CHAT_ALL, CHAT_READ, CHAT_SEND, Principal, principal_of, stream_owner
 from edge.batch_shapes import (
     AbortedView,
+    ArrivingPolicy,
     ConversationEntry,
     ConversationList,
     HistoryEntry,
     Snapshot,
 )
 from edge.batches import abort, read_reason
+from edge.body import LIMIT as MOST_BODY
+from edge.body import read_json
 from edge.company import WithPresence, accompany
 from edge.feeds import join_feed
 from edge.newest import read_newest
@@ -27,6 +30,7 @@ from edge.shared import Shared
 from edge.sse import PER_KEY, EventStream
 from edge.standing import MOST_BYTES, Standing
 from schemas import subjects
+from schemas.arriving import SetArriving
 from schemas.assist import ThreadFailed, ThreadOpened
 from schemas.base import Address
 from schemas.conversation import SESSION, Abort, ConversationEvent
@@ -120,6 +124,7 @@ class Conversing:
                 "Stop whoever is speaking in a conversation",
                 NO_CONVERSATION,
             ),
+            _choose_arriving(self.set_arriving),
         )
 
     async def list_newest(self, request: Request) -> Response:
@@ -166,6 +171,15 @@ class Conversing:
         done = await ask_for(request, bus, "abort", to, Abort(reason=reason))
         return answer(AbortedView(list(done.runs), list(done.tasks)))
 
+    async def set_arriving(self, request: Request) -> Response:
+        """Give a conversation a policy of its own."""
+        id = str(request.path_params["conversation_id"])
+        asked: ArrivingPolicy = await read_json(request, ArrivingPolicy, MOST_BODY)
+        await self._remembered.conversation(principal_of(request), id)
+        to, message = Address(SESSION, id), SetArriving(arriving=asked.arriving)
+        done = await ask_for(request, self._shared.bus, "arriving", to, message)
+        return answer(ArrivingPolicy(done.arriving))
+
     async def _newest(self, principal: Principal, limit: int) -> list[ConversationEntry]:
         """Each change writes a record anew, so they stand in the stream by their last one."""
         bus, subject = self._shared.bus, subjects.state(SESSION, "*")
@@ -201,4 +215,18 @@ def _read(
         variables=(ID,),
         tag=TAG,
         **rest,
+    )
+
+
+def _choose_arriving(endpoint: Endpoint) -> Operation:
+    return Operation(
+        "POST",
+        "/v1/conversations/{conversation_id}/arriving",
+        endpoint,
+        "Say what becomes of messages that come while one is answered",
+        scope=CHAT_SEND,
+        body=ArrivingPolicy,
+        answers={200: ArrivingPolicy, 404: NO_CONVERSATION},
+        variables=(ID,),
+        tag=TAG,
     )

@@ -15,7 +15,16 @@ from runtime.errors import ConfigError, DataMissing, RuntimeFault
 from runtime.log import configure, get_logger
 from runtime.store.server import PortTaken
 from runtime.tables import MOST_HOSTS, Config
-from runtime.terminal import agents, approvals, commands, fakes, operations, rollout, workbench
+from runtime.terminal import (
+    agents,
+    approvals,
+    commands,
+    fakes,
+    operations,
+    rollout,
+    rules,
+    workbench,
+)
 from runtime.terminal.shown import harmless
 from runtime.terminal.supervisor import EX_CONFIG, EX_TEMPFAIL
 
@@ -158,6 +167,7 @@ GROUPS = {
     "dead": "Look through dead letters, and settle them.",
     "approvals": "Look at questions that wait for a person, and answer them.",
     "run": "Look at the run of a job, or stop it.",
+    "rules": "Look at the rules by which a person is called.",
 }
 """What the first word of commands of two words is about."""
 COMMANDS: list[tuple[str, Command, str]] = [
@@ -189,6 +199,7 @@ COMMANDS: list[tuple[str, Command, str]] = [
     ("agents disable", agents.disable, "Log an agent out everywhere, and let them in no more."),
     ("agents enable", agents.enable, "Let an agent in again."),
     ("agents password", agents.password, "Give an agent another password."),
+    ("rules try", rules.try_rules, "See what rules would have done in what is recorded."),
     ("doctor", commands.doctor, "Say in plain words what works and what survives what."),
     ("fake", fakes.fake, "Serve a fake upstream of models, for demonstrations and tests."),
 ]
@@ -211,6 +222,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "approvals approve": approvals.approve_arguments,
     "approvals deny": approvals.deny_arguments,
     "approvals answer": approvals.answer_arguments,
+    "rules try": rules.try_arguments,
     "dead list": workbench.list_arguments,
     "dead show": workbench.show_arguments,
     "dead replay": workbench.replay_arguments,

@@ -23,6 +23,8 @@ MOST_BYTES = 1024 * 1024
 MOST_SHOWN = 80
 
 _MAY_HOLD_A_SECRET = re.compile("secret|password|token|url|creds")
+_OF_TYPES = ("Expected", "Invalid")
+"""How what msgspec itself finds wrong begins; the rest is said by a Struct's own check."""
 _WORDS = {
     "`int`": "a whole number",
     "`float`": "a number",
@@ -86,6 +88,8 @@ class Source:
             return self.fault((*place, unknown[1]), suggest(unknown[1], keys))
         if missing := re.search("missing required field `(.*)`", reason):
             return self.fault((*place, missing[1]), "is missing, and has no default")
+        if not reason.startswith(_OF_TYPES):
+            return self.fault(place, reason)
         wanted = _wanted(reason, place, _type_at(root, place))
         return self.fault(place, f"{self._shown(place)}expected {wanted}")
 

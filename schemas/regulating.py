@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.conversation import TaskEnded
+from schemas.model import Text, Utterance
 from schemas.ownership import IN_MANUAL, MOST_EVIDENCE, Cause, Customer, Escalation
 from schemas.patterns import MOST_MATCHED, Pattern, read_pattern
 from schemas.regulator import Rule, Ruleset, plain
@@ -121,6 +122,11 @@ class Regulator:
             evidence=evidence[:MOST_EVIDENCE],
             details=details,
         )
+
+
+def words_of(said: Utterance) -> str:
+    """What a message says, without its files."""
+    return "\n".join(part.text for part in said.content if isinstance(part, Text))
 
 
 def version_of(ruleset: Ruleset) -> str:

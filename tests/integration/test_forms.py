@@ -268,6 +268,12 @@ async def test_a_form_may_wait_for_its_turn_or_be_the_end_of_what_is_going(edge:
     last = await ask(edge, "third", "gemini", headers={"X-Arriving": "interrupt"}, **place)
     ended = [await polled(edge, asked) for asked in (going, later, last)]
     wrong = await post(edge, "fourth", "gemini", headers={"X-Arriving": "later"}, **place)
+    path, json = "/v1/conversations/talk-2/arriving", {"Content-Type": "application/json"}
+    own = await edge.post(path, {"arriving": "queue"}, headers=json)
+    odd = await edge.post(path, {"arriving": "later"}, headers=json)
+    first = await ask(edge, "fifth", "slow", **place)
+    after = await batch(edge, await ask(edge, "sixth", "gemini", **place))
+    await edge.post(f"/v1/batches/{first['batch_id']}/abort", {})
 
     assert (waiting["status"], [one["status"] for one in waiting["results"]]) == (
         "PENDING",
@@ -280,6 +286,8 @@ async def test_a_form_may_wait_for_its_turn_or_be_the_end_of_what_is_going(edge:
     assert ended[2]["results"][0]["response_text"] == "first\n\nsecond\n\nthird"
     assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_parameter")
     assert "expected one of parallel, queue, interrupt" in wrong.json()["detail"]
+    assert (own.status_code, own.json(), odd.status_code) == (200, {"arriving": "queue"}, 422)
+    assert after["status"] == "PENDING"
 
 
 @pytest.mark.promise("AC-44")

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 import pytest
 
 from actors.arriving import INTERRUPTED, MOST_QUEUED
+from actors.session_options import SessionOptions
+from schemas.arriving import ArrivingSet, SetArriving
 from schemas.base import Address
 from schemas.conversation import (
     FINAL,
@@ -149,15 +151,27 @@ def test_a_batch_that_fails_holds_up_nobody(desk: Desk, how: str) -> None:
     assert desk.speaking == [second.batch]
 
 
-def test_a_conversation_or_its_deployment_may_have_a_policy_of_its_own(desk: Desk) -> None:
+def test_a_conversation_may_have_a_policy_of_its_own(desk: Desk) -> None:
+    nobody = desk.world.ask(SESSION, SetArriving(arriving="queue"))
     desk.say("a")
-    state = desk.world.state(SESSION)
-    state.arriving = "queue"
-    desk.world.write(SESSION, state)
+    kept = desk.world.ask(SESSION, SetArriving(arriving="queue"))
     desk.say("b")
     desk.say("c", arriving="parallel")
+    counts = len(desk.waiting), len(desk.speaking)
+    desk.world.ask(SESSION, SetArriving())
+    desk.say("d")
 
-    assert (len(desk.waiting), len(desk.speaking)) == (1, 2)
+    assert (nobody.code, kept) == ("conversation_not_found", ArrivingSet(arriving="queue"))
+    assert counts == (1, 2)
+    assert (len(desk.waiting), len(desk.speaking)) == (1, 3)
+
+
+def test_a_deployment_may_have_a_policy_for_all(desk: Desk) -> None:
+    desk.world.options["session"] = SessionOptions(arriving="interrupt")
+    desk.say("a")
+    second = desk.say("b")
+
+    assert desk.speaking == [second.batch]
 
 
 def test_a_queue_is_bounded_by_number_and_by_bytes(desk: Desk) -> None:
