@@ -186,11 +186,16 @@ class Doorkeeper:
         return self._anonymous
 
     def trusts(self, connection: HTTPConnection) -> bool:
-        """Whether a request comes from this machine, or with a key."""
+        """Whether a request comes from this machine, with a key, or from who was admitted."""
         if self._local and not forwarded_by(connection):
             return True
+        admitted = connection.scope.get("state", {}).get("principal")
+        if isinstance(admitted, Principal):
+            return admitted.known
         try:
-            return self.admit(connection).known
+            secret = read_secret(connection)
+            # An agent's token is no key, and no wrong one either.
+            return secret is not None and not is_token(secret) and self.admit(connection).known
         except Refusal:
             return False
 

@@ -254,6 +254,16 @@ def test_a_key_that_is_bound_to_children_may_act_as_no_other() -> None:
     assert "'c2'" in refused.detail
 
 
+def test_an_agents_token_is_not_counted_as_a_wrong_key_where_only_trust_is_asked_for() -> None:
+    door = keeper()
+    token = asked([("Authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.c2ln")], path="/health")
+    trusted = [door.trusts(token) for _ in range(TRIES + 1)]
+
+    assert trusted == [False] * (TRIES + 1)
+    assert door.trusts(with_key(path="/health"))
+    assert not door.trusts(asked(path="/health"))
+
+
 def test_a_key_is_never_shown() -> None:
     found = keeper().admit(with_key())
 
