@@ -56,6 +56,8 @@ class Callboard:
             text=True,
             start_new_session=True,
         )
+        self.errors: list[dict[str, Any]] = []
+        """What was logged as an error."""
         self._lines: defaultdict[str, Queue[dict[str, Any]]] = defaultdict(Queue)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -73,6 +75,8 @@ class Callboard:
         for line in self.process.stderr:
             with contextlib.suppress(ValueError):
                 said = json.loads(line)
+                if said.get("level") == "error":
+                    self.errors.append(said)
                 self._lines[said["event"]].put(said)
 
     def wait_for(self, event: str) -> dict[str, Any]:
