@@ -229,6 +229,10 @@ class Ownership:
         if hold.team:
             self.tell_board("said")
 
+    def attend(self, agent: Assignee) -> None:
+        """Who speaks is there, also where no screen of theirs says so."""
+        self._tell(Address(HUMAN_AGENT, agent.id), CaseMoved(case=self.case(), why="said"))
+
     # -- a step ------------------------------------------------------------------------------
 
     def move(

@@ -164,6 +164,8 @@ class Supervised(Actor):
         self.state.title = self.state.title or clip(" ".join(content.split()), MOST_TITLE)
         said = ownership.say(message.role, content, agent)
         ownership.note(content, message.role)
+        if agent is not None:
+            ownership.attend(agent)
         return Noted(id=said.id, at=ctx.now, case=ownership.case())
 
     @handler
@@ -245,10 +247,14 @@ class Supervised(Actor):
 
     @handler
     def miss_first(self, message: FirstDue, ctx: Turn) -> None:
-        """Nobody has come in time."""
-        hold = self.state.hold
-        if hold.mode == "pending_manual":
+        """Nobody has come in time: an alarm once, and the desk is told of it again and again."""
+        hold, ownership = self.state.hold, self.ownership(ctx)
+        if hold.mode != "pending_manual":
+            return
+        if not message.again:
             self._alert("first", hold.pending_since, self.options.supervision.wait, ctx)
+        ownership.waits.call_again()
+        ownership.publish("waiting")
 
     @handler
     def miss_reply(self, message: ReplyDue, ctx: Turn) -> None:

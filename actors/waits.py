@@ -31,6 +31,10 @@ class Waits:
         later = max(opens - self._ctx.now, timedelta()) if opens else timedelta()
         self._remind(FIRST, FirstDue(), span(self._terms.wait), later)
 
+    def call_again(self) -> None:
+        """Nobody has come, and it goes on."""
+        self._remind(FIRST, FirstDue(again=True), span(self._terms.wait))
+
     def take(self) -> None:
         """A person has it; a customer who waits already waits for an answer now."""
         self._ctx.forget(FIRST)

@@ -4,7 +4,13 @@ from schemas.base import Message
 
 
 class FirstDue(Message, tag="session.first_due"):
-    """Nobody has taken a conversation for longer than was promised."""
+    """Nobody has taken a conversation for longer than was promised; `again` if that was said.
+
+    It comes back for as long as it is so: a desk that had no room for it, or whose letter was
+    lost, hears of it after all.
+    """
+
+    again: bool = False
 
 
 class ReplyDue(Message, tag="session.reply_due"):

@@ -237,6 +237,31 @@ def test_who_waits_too_long_for_a_person_is_noticed_once(pending: Desk) -> None:
     assert pending.hold.mode == "pending_manual"
 
 
+def test_a_desk_that_has_lost_a_case_hears_of_it_again_for_as_long_as_it_waits(
+    pending: Desk,
+) -> None:
+    told = len(pending.letters("desk"))
+    for _ in range(3):
+        pending.wait(300)
+    again = pending.letters("desk")[told:]
+    pending.take()
+    taken = len(pending.letters("desk"))
+    pending.wait(300)
+
+    assert again == [("support", "pending_manual", 1)] * 3
+    assert len(pending.letters("desk")) == taken
+
+
+def test_an_agent_who_writes_is_there_though_no_screen_says_so(live: Desk) -> None:
+    told = len(live.letters("human_agent"))
+    live.ask(SayManual(content="hello", role="user"))
+    quiet = len(live.letters("human_agent"))
+    live.ask(SayManual(content="hi"))
+
+    assert quiet == told
+    assert live.letters("human_agent")[told:] == [("ann", "manual_live", live.hold.epoch)]
+
+
 def test_who_was_answered_in_time_is_nobodys_alarm(live: Desk) -> None:
     live.ask(SayManual(content="hi"))
     live.ask(SayManual(content="hello?", role="user"))
