@@ -17,7 +17,7 @@ def describe(data: Path | None) -> list[str]:
     versions = ", ".join(f"{name} {_version(name)}" for name in DISTRIBUTIONS)
     return [
         f"{date.today()}, {os.cpu_count()} cores of {_processor()}, {platform.system()}"
-        f" {platform.release()}, load before {_load()}",
+        f" {platform.release()}, load before {load()}",
         f"Python {platform.python_version()}, {versions}",
         f"stores on {_filesystem(data)}; writing and syncing 400 bytes takes"
         f" {time_sync(data) * 1000:.2f} ms",
@@ -53,7 +53,8 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _load() -> str:
+def load() -> str:
+    """The load average of the last minute."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
