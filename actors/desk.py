@@ -35,6 +35,8 @@ from schemas.ownership import Case, CaseMoved, MailSettled, desk_topic
 from schemas.record import RunFailed
 
 MOST_AGENTS = 100
+MOST_AGENT_BYTES = 24 * 1024
+"""Of all agents in the desk's state, which they share with the queue."""
 MOST_LETTERS = 50
 """Messages that a letter quotes."""
 
@@ -81,7 +83,7 @@ class Desk(Actor):
             agents.pop(agent.id, None)
             self.state.idle.pop(agent.id, None)
         elif was is not None or self._has_room(now, ctx):
-            agents[agent.id] = now
+            self._keep(now, was, ctx)
         if not is_there(now) and is_there(was) and is_watched(agent):
             queue.leave(agent.id)
         elif is_there(now) and not is_there(was):
@@ -102,6 +104,20 @@ class Desk(Actor):
             return True
         ctx.log.warning("too_many_agents", agent=agent.id, most=MOST_AGENTS)
         return False
+
+    def _keep(self, agent: AgentView, was: AgentView | None, ctx: Turn) -> None:
+        """Know of an agent: with less than they say of themselves where that takes too much."""
+        agents = self.state.agents
+        slim = replace(agent, avatar="", skills=(), open=())
+        # Half of the room is for those yet to come, of whom the least has to be known.
+        for one, most in ((agent, MOST_AGENT_BYTES // 2), (slim, MOST_AGENT_BYTES)):
+            if len(msgspec.json.encode({**agents, agent.id: one})) <= most:
+                agents[agent.id] = one
+                return
+        if was is None:
+            ctx.log.warning("too_many_agents", agent=agent.id, agents=len(agents))
+        else:
+            agents[agent.id] = replace(slim, name=was.name)
 
     # -- letters ---------------------------------------------------------------------------
 

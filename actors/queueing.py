@@ -7,6 +7,7 @@ The sessions decide; what they are told by an older epoch they ignore, and say h
 from datetime import datetime, timedelta
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.desk_options import DeskOptions
 from actors.roster import able, by_urgency, choose, is_there, is_watched, loads, trim_case
@@ -27,8 +28,13 @@ from schemas.shifts import closing, is_open, next_opening
 
 MOST_WAITING = 150
 MOST_BEYOND = 500
+MOST_BEYOND_BYTES = 12 * 1024
 MOST_TAKEN = 500
-MOST_MAILS = 200
+MOST_TAKEN_BYTES = 32 * 1024
+"""Of what agents have, and when it goes back: the queue needs room beside it."""
+DUE_BYTES = 32
+MOST_MAILS = 100
+MOST_MAIL_BYTES = 6 * 1024
 MOST_AT_ONCE = 50
 """Cases that one turn tells that the desk is closed: the next turn tells the others."""
 MOST_BYTES = 112 * 1024
@@ -86,14 +92,15 @@ class Queue:
         if had is None or had.agent != agent:
             self._drop(name)
             self._stir(agent)
-        if had is None and len(state.taken) >= MOST_TAKEN:
-            self._ctx.log.warning("case_not_watched", session=name, taken=len(state.taken))
-            return
-        state.taken[name] = Taken(agent, case.epoch)
+        taken = Taken(agent, case.epoch, had.due if had and had.agent == agent else None)
         seen = state.agents.get(agent)
         # Who seems to be gone has as long as any other to show that they are not.
         if (had is None or had.agent != agent) and is_watched(seen) and not is_there(seen):
-            state.leaving[name] = self._now + self._options.missed_for
+            taken = replace(taken, due=self._now + self._options.missed_for)
+        if name not in state.taken and not self._can_watch(name, taken):
+            self._ctx.log.warning("case_not_watched", session=name, taken=len(state.taken))
+            return
+        state.taken[name] = taken
 
     def end(self, case: Case) -> None:
         """The bot has a case."""
@@ -102,16 +109,17 @@ class Queue:
 
     def leave(self, agent: str) -> None:
         """An agent has gone: their cases go back after a grace."""
+        due = self._now + self._options.missed_for
         for session, one in self._state.taken.items():
-            if one.agent == agent:
-                self._state.leaving.setdefault(session, self._now + self._options.missed_for)
+            if one.agent == agent and one.due is None:
+                self._state.taken[session] = replace(one, due=due)
 
     def come(self, agent: str) -> None:
         """An agent is there again: their cases stay, and what they let pass may be offered."""
         state = self._state
         for session, one in state.taken.items():
             if one.agent == agent:
-                state.leaving.pop(session, None)
+                state.taken[session] = replace(one, due=None)
         for waiting in state.waiting.values():
             if agent in waiting.tried:
                 waiting.tried.remove(agent)
@@ -121,8 +129,9 @@ class Queue:
         job = SendMail(case=case, to=to, messages=messages)
         run = self._ctx.start(Address(self._options.mailer, case.session), job)
         self._state.mails[run] = case.session
-        while len(self._state.mails) > MOST_MAILS:
-            self._state.mails.pop(next(iter(self._state.mails)))
+        mails = self._state.mails
+        while len(mails) > MOST_MAILS or len(msgspec.json.encode(mails)) > MOST_MAIL_BYTES:
+            mails.pop(next(iter(mails)))
         return run
 
     @property
@@ -241,16 +250,16 @@ class Queue:
     def _put_back(self) -> None:
         """Have those whose agent has not come back wait again; the session says when they do."""
         state = self._state
-        for name in [name for name, due in state.leaving.items() if due <= self._now]:
-            del state.leaving[name]
-            self._tell(name, Requeue(epoch=state.taken[name].epoch, reason=GONE))
+        for name, one in state.taken.items():
+            if one.due is not None and one.due <= self._now:
+                state.taken[name] = replace(one, due=None)
+                self._tell(name, Requeue(epoch=one.epoch, reason=GONE))
 
     def _drop(self, name: str) -> None:
         """Nobody has a session any more, as far as is known."""
         state = self._state
         if (taken := state.taken.pop(name, None)) is not None:
             self._stir(taken.agent)
-        state.leaving.pop(name, None)
         state.beyond.pop(name, None)
 
     def _stir(self, agent: str) -> None:
@@ -283,6 +292,12 @@ class Queue:
             return False
         return len(msgspec.json.encode(self._state)) < MOST_BYTES * 9 // 10
 
+    def _can_watch(self, name: str, one: Taken) -> bool:
+        """Whether there is room for one more case that an agent has, should all of them leave."""
+        taken = self._state.taken
+        size = len(msgspec.json.encode({**taken, name: one})) + DUE_BYTES * len(taken)
+        return len(taken) < MOST_TAKEN and size <= MOST_TAKEN_BYTES
+
     def _bound(self) -> None:
         """Keep as many cases as there is room for; the least urgent wait beyond, by their names.
 
@@ -294,10 +309,15 @@ class Queue:
             free = [one for one in queue if one.offered is None]
             for waiting in (free or queue)[-excess:]:
                 self._put_out(waiting)
-        while len(state.beyond) > MOST_BEYOND or (state.beyond and self._is_large()):
+        while state.beyond and (self._is_beyond() or self._is_large()):
             name = next(reversed(state.beyond))
             del state.beyond[name]
             self._ctx.log.warning("queue_full", session=name, waiting=len(state.waiting))
+
+    def _is_beyond(self) -> bool:
+        """Whether more wait for room than may: they would take it all from those who have some."""
+        beyond = self._state.beyond
+        return len(beyond) > MOST_BEYOND or len(msgspec.json.encode(beyond)) > MOST_BEYOND_BYTES
 
     def _excess(self) -> int:
         """How many cases are too many, at least."""
@@ -319,7 +339,8 @@ class Queue:
 
     def _watch(self, opened: bool) -> None:
         """Be reminded of what comes next; one reminder serves all."""
-        state, dues = self._state, [*self._state.leaving.values()]
+        state = self._state
+        dues = [one.due for one in state.taken.values() if one.due is not None]
         for waiting in state.waiting.values():
             dues += [due for due in (waiting.until, self._given_up_at(waiting)) if due is not None]
         if state.waiting and (change := self._change(opened)) is not None:

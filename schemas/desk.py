@@ -206,10 +206,14 @@ class Waiting(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True):
-    """Who has a session, and in which epoch they got it: a list, for there may be hundreds."""
+    """Who has a session, and in which epoch they got it: a list, for there may be hundreds.
+
+    `due` is when it goes back to the queue, because the agent has gone.
+    """
 
     agent: str
     epoch: int
+    due: datetime | None = None
 
 
 class DeskState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -220,8 +224,6 @@ class DeskState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Sessions that wait for room in the queue, the first one first, and their epochs."""
     taken: dict[str, Taken] = {}
     """Sessions that agents have."""
-    leaving: dict[str, datetime] = {}
-    """Those whose agent has gone, and when each goes back to the queue."""
     agents: dict[str, AgentView] = {}
     idle: dict[str, datetime] = {}
     """When each agent last took a case or was done with one."""

@@ -271,6 +271,10 @@ class World:
         """Who has which session, as far as the desk knows."""
         return {name: one.agent for name, one in self.desk.taken.items()}
 
+    def leaving(self) -> dict[str, datetime]:
+        """What goes back to the queue because its agent has gone, and when."""
+        return {name: one.due for name, one in self.desk.taken.items() if one.due is not None}
+
     def hold(self, session: str) -> Hold:
         found = self.state(Address("session", session)).hold
         assert isinstance(found, Hold)

@@ -190,12 +190,12 @@ def test_an_agent_who_is_seen_again_in_time_keeps_their_cases() -> None:
     call(world, "s1")
     world.ask(session("s1"), TakeOver(agent=person("ann")))
     world.advance(80 * SECOND)
-    away = (world.agent("ann").presence, world.desk.leaving)
+    away = (world.agent("ann").presence, world.leaving())
     world.ask(agent("ann"), Seen())
     keep_seen(world, "ann", during=120 * SECOND)
 
     assert away == ("away", {"s1": START + 90 * SECOND})
-    assert (world.holder("s1"), world.desk.leaving) == ("ann", {})
+    assert (world.holder("s1"), world.leaving()) == ("ann", {})
 
 
 def test_who_takes_over_without_ever_being_seen_is_left_alone() -> None:

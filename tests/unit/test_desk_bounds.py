@@ -10,10 +10,13 @@ from schemas.desk import (
     AgentView,
     DropQuickReply,
     ListQuickReplies,
+    MailCase,
+    Presence,
     QuickReplies,
     SaveQuickReply,
 )
 from schemas.ownership import (
+    Assignee,
     Cancel,
     Case,
     CaseMoved,
@@ -64,6 +67,45 @@ def test_a_state_of_the_worst_size_fits(length: int, forgotten: bool) -> None:
     assert len(world.instances[DESK].state) < STATE_LIMIT
     assert (kept != set(names)) is forgotten
     assert len(world.desk.waiting) < count <= MOST_WAITING + MOST_BEYOND
+
+
+@pytest.mark.parametrize("length", [10, 64, 200])
+def test_a_desk_goes_on_when_all_agents_leave_with_all_that_they_have(length: int) -> None:
+    world, long = World(mailer=True), "x" * length
+    agents = [f"a{number}-{'y' * 30}" for number in range(110)]
+    for number in range(20):
+        world.say(DESK, SaveQuickReply(title=f"{number}", text="z" * 1000))
+    _be(world, agents, "online", long)
+    for number in range(600):
+        who, name = Assignee(agents[number % len(agents)]), f"{number}-{long}"
+        case = Case(session=name, mode="manual_live", epoch=3, team=TEAM, assignee=who)
+        world.say(DESK, CaseMoved(case=case))
+    _be(world, agents, "offline", long)
+    for number in range(200):
+        name = f"w{number}-{long}"
+        world.say(DESK, MailCase(session=name))
+        case = Case(session=name, mode="pending_manual", epoch=1, team=TEAM, pending_since=START)
+        world.say(DESK, CaseMoved(case=case))
+    while world.instances[DESK].mail:
+        world.handle(DESK)
+
+    assert len(world.instances[DESK].state) < STATE_LIMIT
+    assert len(world.leaving()) >= 60
+    assert len({*world.desk.waiting, *world.desk.beyond}) >= 50
+    assert world.desk.waiting
+
+
+def _be(world: World, agents: list[str], presence: Presence, long: str) -> None:
+    for name in agents:
+        view = AgentView(
+            id=name,
+            name="ü" * 30,
+            presence=presence,
+            skills=("english", "german"),
+            open=tuple(f"{name}-{number}-{long}" for number in range(20)),
+            seen=START,
+        )
+        world.say(DESK, AgentChanged(agent=view))
 
 
 def test_who_waits_beyond_the_queue_gets_in_when_there_is_room() -> None:

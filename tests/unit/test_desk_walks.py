@@ -110,7 +110,7 @@ class Walk:
             assert waiting.until is None or waiting.until > world.now
         for name in AGENTS:
             self.check_agent(name, live)
-        assert all(due > world.now for due in desk.leaving.values())
+        assert all(due > world.now for due in world.leaving().values())
 
     def check_agent(self, name: str, live: dict[str, str]) -> None:
         world, desk = self.world, self.world.desk
