@@ -304,6 +304,8 @@ async def test_a_domain_of_the_options_may_be_written_to() -> None:
     [
         ({"host": "smtp.example:25/x"}, "expected the name or address of an SMTP server"),
         ({"sender": "desk"}, "sender: 'desk' is not an e-mail address"),
+        ({"sender": "a..b@c.de"}, "sender: 'a..b@c.de' is not an e-mail address"),
+        ({"sender": "a.@c.de"}, "sender: 'a.@c.de' is not an e-mail address"),
         ({"to": ()}, "to: expected at least one address"),
         ({"to": ("a@b", "x")}, "to: 'x' is not an e-mail address"),
         ({"timeout": "soon"}, "timeout = 'soon' is not a duration"),
