@@ -145,8 +145,8 @@ class Assisting(Actor):
 
     def _begin(self, message: OpenThread, ctx: Turn) -> None:
         state = self.state
-        if state.created is None:
-            state.created, state.owner = ctx.now, ctx.envelope.principal
+        state.created = state.created or ctx.now
+        state.owner = state.owner or ctx.envelope.principal
         state.modified = ctx.now
         state.hold.team = state.hold.team or message.team
 

@@ -119,9 +119,12 @@ class Ownership:
             raise in_manual(self._state)
 
     def begin(self, owner: str) -> None:
-        """There is a conversation from now on, if there was none."""
-        if self._state.created is None:
-            self._state.created, self._state.owner = self._ctx.now, owner
+        """There is a conversation from now on, if there was none.
+
+        One that the desk began is the first customer's who says something in it.
+        """
+        self._state.created = self._state.created or self._ctx.now
+        self._state.owner = self._state.owner or owner
         self._state.modified = self._ctx.now
 
     # -- changes, each told in one commit ----------------------------------------------------

@@ -309,6 +309,17 @@ def test_a_call_is_cancelled_in_two_legal_steps(pending: Desk) -> None:
     assert [one.notice for one in pending.told(ModeChanged)][1:] == ["", "The assistant goes on."]
 
 
+def test_what_the_desk_began_is_the_first_customers_who_speaks(desk: Desk) -> None:
+    desk.ask(Escalate(desk=True), principal="shop")
+    desk.ask(Cancel(desk=True), principal="shop")
+    asked = opening("one", said=words("hello"))
+
+    assert desk.state.owner == ""
+    assert desk.ask(asked, principal="li").batch
+    assert desk.state.owner == "li"
+    assert desk.ask(asked, principal="wu").code == "conversation_not_found"
+
+
 def test_a_transfer_changes_who_has_it_and_nothing_else(live: Desk) -> None:
     held = live.ask(Transfer(agent="ann", to=BOB, reason="language", note="speaks Thai"))
     (told,) = live.told(AssigneeChanged, "conversation")
