@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from edge.auth import principal_of
+from edge.auth import Principal, principal_of
 from edge.company import accompany, customer_of, typed
 from edge.feeds import AGAIN_AFTER, AT_ONCE
 from edge.following import Following, Reset
 from edge.outflow import Write, pour
+from edge.ownfeed import Foreign, OwnFeed
 from edge.parameters import read_cursor
 from edge.problem import Refusal, quote
 from edge.remembered import NO_CONVERSATION, Remembered, may_see
@@ -59,22 +60,28 @@ class Feeds:
         session = named or new_id()
 
         async def open_source() -> Source:
-            if named:
-                state = await self.remembered.find_conversation(session)
-                if state is not None and not may_see(principal, state.owner):
-                    raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
+            owner = await self._check(session, principal) if named else ""
             following = await self.shared.hub.follow(conversation_topic(session), after)
             feed = SessionFeed(session, following, self.standing, joins=after is None)
             colleague = principal.kind == "agent"
             me = None if colleague else customer_of(principal, session)
             presence = self.shared.presence
-            return accompany(
+            source = accompany(
                 feed, presence, session, principal, colleague=colleague, me=me, write=typed
             )
+            find = self.remembered.find_conversation
+            return OwnFeed(source, session, principal, find, owner)
 
         # Who names no session is somebody else on each connection.
         user = user_of(principal, named) if named else None
         return SessionStream(self.shared, self.seats, self.limits, user, open_source)
+
+    async def _check(self, session: str, principal: Principal) -> str:
+        """Return whose a session is, nothing if nobody's yet. Raises Refusal 404."""
+        state = await self.remembered.find_conversation(session)
+        if state is not None and not may_see(principal, state.owner):
+            raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
+        return state.owner if state else ""
 
 
 class SessionFeed:
@@ -205,7 +212,11 @@ class SessionStream(Response):
             left = idle_at - time.monotonic()
             if left <= 0:
                 break
-            said = await self._next(source, min(left, self._limits.heartbeat.total_seconds()))
+            try:
+                said = await self._next(source, min(left, self._limits.heartbeat.total_seconds()))
+            except Foreign:
+                # EventSource comes back, and is refused for good.
+                return
             if said:
                 idle_at = time.monotonic() + self._limits.idle.total_seconds()
             await send(said or HEARTBEAT)

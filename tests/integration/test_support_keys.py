@@ -74,3 +74,22 @@ async def test_without_that_a_key_is_needed_and_sessions_are_its_own(
     assert answered.status_code == 200
     assert followed == [200, 404, 401]
     assert (foreign.status_code, foreign.json()["code"]) == (404, "conversation_not_found")
+
+
+async def test_whoever_waited_for_a_session_hears_nothing_of_it_once_it_is_anothers(
+    kit: Kit, session: str
+) -> None:
+    site, other = ({"Authorization": f"Bearer {key}"} | PROXIED for key in (SITE, OTHER))
+    async with serving(kit.server.url, keys=KEYS) as edge:
+        del edge.client.headers["X-Relay-API-Key"]
+        async with (
+            following(edge, f"session_name={session}", **other) as spy,
+            following(edge, f"session_name={session}", **site) as own,
+        ):
+            await spy.of("connected")
+            await own.of("connected")
+            await say(edge, "only for us", site, user_id=session)
+            heard, overheard = await own.of("done"), await spy.rest()
+
+    assert [said["content"] for said in heard if said["type"] == "user_message"] == ["only for us"]
+    assert [said["type"] for said in overheard if said["type"] != "presence"] == []
