@@ -13,7 +13,7 @@ from actors.desk_options import DeskOptions
 from actors.roster import able, by_urgency, choose, is_there, is_watched, loads, trim_case
 from runtime.turn import Turn
 from schemas.base import Address, Message
-from schemas.desk import DeskDue, DeskState, SendMail, Taken, Waiting
+from schemas.desk import Beyond, DeskDue, DeskState, SendMail, Taken, Waiting
 from schemas.ownership import (
     Assignee,
     Case,
@@ -60,17 +60,19 @@ class Queue:
         state, name = self._state, case.session
         if waiting := state.waiting.get(name):
             return waiting.case.created == case.created and case.epoch < waiting.case.epoch
-        taken = state.taken.get(name)
-        return case.epoch < max(taken.epoch if taken else -1, state.beyond.get(name, -1))
+        known = (state.taken.get(name), state.beyond.get(name))
+        return any(one is not None and case.epoch < one.epoch for one in known)
 
     def wait(self, case: Case) -> None:
         """A case waits for a person."""
         state, name = self._state, case.session
+        mailed = name in state.beyond and state.beyond[name].mailed
         self._drop(name)
         waiting = state.waiting.get(name)
         if waiting is None:
             since = case.pending_since or self._now
-            waiting = state.waiting[name] = Waiting(case=trim_case(case), since=since)
+            waiting = Waiting(case=trim_case(case), since=since, mailed=mailed)
+            state.waiting[name] = waiting
             if case.assignee is not None:
                 self._offer(waiting, case.assignee)
             return
@@ -167,13 +169,9 @@ class Queue:
                 del state.waiting[name]  # the session itself is no more
         while state.beyond and self._has_room():
             name = next(iter(state.beyond))
-            case = Case(
-                session=name,
-                mode="pending_manual",
-                epoch=state.beyond.pop(name),
-                team=self._ctx.key,
-            )
-            state.waiting[name] = Waiting(case=case, since=self._now)
+            one = state.beyond.pop(name)
+            case = Case(session=name, mode="pending_manual", epoch=one.epoch, team=self._ctx.key)
+            state.waiting[name] = Waiting(case=case, since=self._now, mailed=one.mailed)
 
     def _lapse(self) -> None:
         """Withdraw what is offered to agents who have gone, have let it pass, or have too much."""
@@ -330,7 +328,7 @@ class Queue:
     def _put_out(self, waiting: Waiting) -> None:
         name, case = waiting.case.session, waiting.case
         del self._state.waiting[name]
-        self._state.beyond[name] = case.epoch
+        self._state.beyond[name] = Beyond(case.epoch, waiting.mailed)
         if waiting.offered is not None:
             self._tell(name, OfferCase(epoch=case.epoch))
 

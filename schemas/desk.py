@@ -216,12 +216,20 @@ class Taken(msgspec.Struct, frozen=True, array_like=True):
     due: datetime | None = None
 
 
+class Beyond(msgspec.Struct, frozen=True, array_like=True):
+    """All that is kept of a session which waits for room: its epoch, and whether somebody was
+    written to about it."""
+
+    epoch: int
+    mailed: bool = False
+
+
 class DeskState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A team's queue, who is there, and what they have."""
 
     waiting: dict[str, Waiting] = {}
-    beyond: dict[str, int] = {}
-    """Sessions that wait for room in the queue, the first one first, and their epochs."""
+    beyond: dict[str, Beyond] = {}
+    """Sessions that wait for room in the queue, the first one first."""
     taken: dict[str, Taken] = {}
     """Sessions that agents have."""
     agents: dict[str, AgentView] = {}

@@ -25,7 +25,7 @@ from schemas.ownership import (
     Escalation,
     TakeOver,
 )
-from schemas.shifts import Calendar
+from schemas.shifts import Calendar, Shift
 from tests.unit.deskworld import DESK, START, TEAM, World, attend, call, session
 
 
@@ -121,6 +121,24 @@ def test_who_waits_beyond_the_queue_gets_in_when_there_is_room() -> None:
     assert names[-1] not in beyond
     assert world.desk.beyond == {}
     assert set(world.desk.waiting) == set(names[MOST_WAITING // 2 :])
+
+
+def test_the_team_is_written_to_once_about_who_had_to_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.queueing.MOST_WAITING", 20)
+    night = Calendar(timezone="UTC", shifts=(Shift(start="12:00", end="18:00"),))
+    world = World(DeskOptions(calendar=night), mailer=True)
+    names = [f"s{number}" for number in range(20)]
+    call(world, *names)
+    call(world, "vip", vip=True)
+    (out,) = world.desk.beyond
+    for name in [one for one in names if one != out][:10]:
+        world.ask(session(name), Cancel())
+
+    assert out in world.desk.waiting
+    letters = [job.case.session for job in world.jobs.values()]
+    assert sorted(letters) == sorted([*names, "vip"])
 
 
 def test_a_rush_that_is_larger_than_the_queue_is_served_to_its_end(
