@@ -30,6 +30,8 @@ from schemas.session import Queued, SessionState
 MOST_QUEUED = 16
 MOST_BYTES = 64 * 1024
 """Of all batches that wait: they stand in the session's state."""
+MOST_IN_ALL = 112 * 1024
+"""Of these and of the runs that are going."""
 MOST_JOINED = 16
 """Batches that were interrupted and are answered together; of more, the newest."""
 INTERRUPTED = "interrupted"
@@ -95,7 +97,8 @@ class Arrivals:
         """
         state = self._state
         size = sum(len(encode(one)) for one in (*state.queued, entry))
-        if len(state.queued) >= MOST_QUEUED or (state.queued and size > MOST_BYTES):
+        full = len(state.queued) >= MOST_QUEUED or (state.queued and size > MOST_BYTES)
+        if full or size + len(encode(state.live)) > MOST_IN_ALL:
             detail = (
                 f"{len(state.queued)} requests wait here already, at most {MOST_QUEUED} may,"
                 f" and {MOST_BYTES} bytes of them; send it again once some are answered"

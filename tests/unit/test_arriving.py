@@ -189,6 +189,16 @@ def test_a_queue_is_bounded_by_number_and_by_bytes(desk: Desk) -> None:
     assert len(large.world.told(MessageSaid)) == 3
 
 
+def test_what_waits_has_room_beside_what_is_going(desk: Desk) -> None:
+    wide = (Wanted(actors=("one",), model="中" * 200),) * 16
+    prompt = Prompt(messages=(Utterance(role="user", content=(Text("hi"),)),))
+    for _ in range(7):
+        desk.world.ask(SESSION, OpenBatch(tasks=wide, prompt=prompt))
+    answers = [desk.say("x" * 30_000, arriving="queue") for _ in range(2)]
+
+    assert [one.code for one in answers] == ["queue_full"] * 2
+
+
 def test_a_deadline_counts_from_the_arrival_of_what_waits(desk: Desk) -> None:
     first = desk.say("a", deadline=900)
     second = desk.say("b", arriving="queue", deadline=60)
