@@ -122,7 +122,11 @@ class Queue:
         for session, one in state.taken.items():
             if one.agent == agent:
                 state.taken[session] = replace(one, due=None)
-        for waiting in state.waiting.values():
+        self._ask_again(agent)
+
+    def _ask_again(self, agent: str) -> None:
+        """What an agent has let pass may be offered to them once more: they have shown up."""
+        for waiting in self._state.waiting.values():
             if agent in waiting.tried:
                 waiting.tried.remove(agent)
 
@@ -258,6 +262,7 @@ class Queue:
         state = self._state
         if (taken := state.taken.pop(name, None)) is not None:
             self._stir(taken.agent)
+            self._ask_again(taken.agent)
         state.beyond.pop(name, None)
 
     def _stir(self, agent: str) -> None:

@@ -184,6 +184,20 @@ def test_the_cases_of_an_agent_who_is_not_seen_any_more_go_to_another() -> None:
     assert [world.state(session(name)).notices for name in ("s1", "s2")] == [1, 1]
 
 
+def test_who_was_busy_is_asked_again_once_they_are_done_with_a_case() -> None:
+    world = World()
+    attend(world, "ann", capacity=2)
+    call(world, "s1")
+    world.ask(session("s1"), TakeOver(agent=person("ann")))
+    call(world, "s2")
+    keep_seen(world, "ann", during=70 * SECOND)
+    let_pass = (world.holder("s2"), world.desk.waiting["s2"].tried)
+    world.ask(session("s1"), Release(agent="ann"))
+
+    assert let_pass == ("", ["ann"])
+    assert world.holder("s2") == "ann"
+
+
 def test_an_agent_who_is_seen_again_in_time_keeps_their_cases() -> None:
     world = World(DeskOptions(grace="60s"))
     attend(world, "ann")
