@@ -15,6 +15,8 @@ from schemas.patterns import MOST_STEPS, read_pattern
 
 MOST_RULES = 64
 MOST_WORDS = 500
+MOST_WORDS_IN_ALL = 5000
+"""Of a ruleset: each is looked for in every message, while others wait."""
 LONGEST_WORD = 100
 MOST_PATTERNS = 50
 MOST_THRESHOLD = 100
@@ -120,6 +122,11 @@ class Ruleset(
             raise ValueError(f"two rules are called {twice!r}; give each a name of its own")
         if len(self.version) > LONGEST_WORD or not self.version.isprintable():
             raise ValueError(f"version {self.version[:40]!r}: at most {LONGEST_WORD} characters")
+        words = sum(len(rule.words) + len(rule.unless) for rule in self.rules)
+        if words > MOST_WORDS_IN_ALL:
+            raise ValueError(
+                f"the rules have {words} words in all, expected at most {MOST_WORDS_IN_ALL}"
+            )
         steps = sum(read_pattern(one).steps for rule in self.rules for one in rule.patterns)
         if steps > MOST_STEPS:
             raise ValueError(

@@ -234,6 +234,10 @@ def test_a_rule_that_makes_no_sense_is_refused_when_it_is_deployed(
         ({"version": "x" * 101}, "at most 100 characters"),
         ({"rule": []}, "unknown field `rule`"),
         (
+            {"rules": [{"name": str(n), "kind": "words", "words": ["w"] * 500} for n in range(11)]},
+            "the rules have 5500 words in all, expected at most 5000",
+        ),
+        (
             {"rules": [{"name": "p", "kind": "words", "patterns": [f".*{n}" for n in range(9)]}]},
             "steps, expected at most 20000",
         ),
