@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from edge.auth import DESK_LEAD, Principal
+from edge.auth import Principal
 from edge.board import changed_at
-from edge.session_shapes import SessionView, seconds, view_of
+from edge.session_shapes import SessionView, may_handle, seconds, view_of
 from schemas.desk import prioritise
 from schemas.ownership import Case, Mode
 
@@ -93,14 +93,6 @@ class StatsView(msgspec.Struct, kw_only=True):
     escalation_rate: float
     per_agent: list[AgentLoad]
     per_team: dict[str, dict[str, int]]
-
-
-def may_handle(principal: Principal, case: Case) -> bool:
-    """Whether a case is for somebody: of an agent's teams, or their own; of a lead's any."""
-    if principal.kind != "agent" or DESK_LEAD in principal.scopes:
-        return True
-    mine = case.assignee is not None and case.assignee.id == principal.agent
-    return mine or case.team in principal.teams
 
 
 def visible(

@@ -25,7 +25,7 @@ from edge.feeds import join_feed
 from edge.newest import read_newest
 from edge.operation import Endpoint, Operation, Parameter
 from edge.parameters import read_cursor, read_int
-from edge.remembered import NO_CONVERSATION, Remembered, may_see, read_key
+from edge.remembered import NO_CONVERSATION, Remembered, may_read, read_key
 from edge.shared import Shared
 from edge.sse import PER_KEY, EventStream
 from edge.standing import MOST_BYTES, Standing
@@ -189,13 +189,12 @@ class Conversing:
         found: list[ConversationEntry] = []
         for stored in reversed(records):
             state = await self._remembered.decode_state(SESSION, stored, SessionState)
-            if state is not None and may_see(principal, state.owner):
-                title = state.title or UNNAMED
-                found.append(
-                    ConversationEntry(
-                        conversation_id=read_key(stored), title=title, modified=state.modified
-                    )
+            id = read_key(stored)
+            if state is not None and may_read(principal, id, state):
+                entry = ConversationEntry(
+                    conversation_id=id, title=state.title or UNNAMED, modified=state.modified
                 )
+                found.append(entry)
             if len(found) == limit:
                 break
         return found

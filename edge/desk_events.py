@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from edge.auth import Principal
-from edge.cases import may_handle, queue_of, views
+from edge.cases import queue_of, views
 from edge.desk_history import record_view
 from edge.following import Event
-from edge.session_shapes import seconds, view_of
+from edge.session_shapes import may_handle, seconds, view_of
 from edge.support_events import write_event
 from schemas.approval import ApprovalAsked, Decided
 from schemas.base import Message, tag_of

@@ -12,7 +12,8 @@ from edge.body import decode, read_body, read_json
 from edge.company import LONGEST, customer_of, person_of
 from edge.operation import Operation, Parameter
 from edge.problem import Refusal
-from edge.remembered import NO_CONVERSATION, Remembered, may_see
+from edge.remembered import NO_CONVERSATION, Remembered, may_read
+from edge.session_shapes import case_of, may_handle
 from edge.shared import Shared
 from edge.strict import check_json
 from edge.support_shapes import SupportError
@@ -56,7 +57,7 @@ class Gestures:
                 scope=DESK_ACT,
                 body=TypingNow,
                 bodiless=True,
-                answers={204: PASSED_ON},
+                answers={204: PASSED_ON, 404: NO_CONVERSATION},
                 error=SupportError,
                 variables=(SESSION,),
                 repeatable=False,
@@ -81,7 +82,13 @@ class Gestures:
         name = str(request.path_params["name"])
         if len(name) > LONGEST:
             raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
-        self._presence.type(name, person_of(principal_of(request), colleague=True), on=told.on)
+        principal = principal_of(request)
+        who = person_of(principal, colleague=True)
+        if not self._presence.has_just_told(name, who, on=told.on):
+            found = await self._remembered.find_conversation(name)
+            if found is not None and not may_handle(principal, case_of(name, found)):
+                raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
+            self._presence.type(name, who, on=told.on)
         return Response(status_code=204)
 
     async def customer_types(self, request: Request) -> Response:
@@ -92,7 +99,7 @@ class Gestures:
         # Looked up only where something is said: a client that says it very often costs nothing.
         if not self._presence.has_just_told(told.user_id, who, on=told.on):
             found = await self._remembered.find_conversation(told.user_id)
-            if found is not None and not may_see(principal, found.owner):
+            if found is not None and not may_read(principal, told.user_id, found):
                 raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
             self._presence.type(told.user_id, who, on=told.on)
         return Response(status_code=204)

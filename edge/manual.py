@@ -152,7 +152,7 @@ class Manual:
                 answers={
                     200: MessageAnswered,
                     400: "A field is missing",
-                    403: "The session is another agent's: `NOT_YOURS`",
+                    403: "Another agent has it: `NOT_YOURS`. An agent is no customer: `NOT_YOU`",
                     409: "No person has the session: `INVALID_STATUS`",
                 },
                 error=SupportError,
@@ -202,6 +202,8 @@ class Manual:
         principal = principal_of(request)
         headers = {}
         if asked.role == "user":
+            if principal.kind == "agent":
+                raise Refusal(403, "NOT_YOU", "an agent does not write as the customer")
             headers = await self._customers.count(request, asked.session_name, "manual")
         elif DESK_ACT not in principal.scopes:
             detail = f"only who has the scope {DESK_ACT!r} writes as an agent; send role 'user'"

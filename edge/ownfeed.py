@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from edge.auth import Principal
-from edge.remembered import may_see
+from edge.remembered import may_read
 from edge.sse import Source
 from runtime.errors import BusFault
 from schemas.session import SessionState
@@ -64,6 +64,6 @@ class OwnFeed:
                 log.debug("session_not_read", error=str(fault))
                 await asyncio.sleep(AGAIN_AFTER)
                 continue
-            if state is not None and not may_see(self._principal, state.owner):
+            if state is not None and not may_read(self._principal, self._session, state):
                 raise Foreign
             return bool(state and state.owner)

@@ -12,6 +12,7 @@ import msgspec
 from edge.asking import wait_for_bus
 from edge.auth import CHAT_ALL, Principal
 from edge.problem import Refusal, quote
+from edge.session_shapes import case_of, may_handle
 from edge.shared import Shared
 from runtime.bus import Stored
 from runtime.errors import Unavailable
@@ -68,7 +69,7 @@ class Remembered:
     async def conversation(self, principal: Principal, conversation: str) -> SessionState:
         """Return a conversation's state. Raises Refusal 404, BusFault."""
         found = await self.find_conversation(conversation)
-        if found is None or not may_see(principal, found.owner):
+        if found is None or not may_read(principal, conversation, found):
             raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
         return found
 
@@ -172,6 +173,11 @@ class Remembered:
 def may_see(principal: Principal, owner: str) -> bool:
     """Whether what belongs to `owner` is for a principal to see."""
     return is_open_to(owner, principal.id) or CHAT_ALL in principal.scopes
+
+
+def may_read(principal: Principal, conversation: str, state: SessionState) -> bool:
+    """As `may_see`; an agent, unless they lead, may read those of their teams and their own."""
+    return may_see(principal, state.owner) and may_handle(principal, case_of(conversation, state))
 
 
 def read_envelope(stored: Stored) -> Envelope[msgspec.Raw] | None:

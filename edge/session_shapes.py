@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from edge.auth import DESK_LEAD, Principal
 from schemas.desk import prioritise
-from schemas.ownership import Assignee, Case, Mode
+from schemas.ownership import SUPPORT, Assignee, Case, Mode
 from schemas.session import SessionState
 
 
@@ -72,9 +73,17 @@ class SessionView(msgspec.Struct, kw_only=True):
 def case_of(session: str, state: SessionState) -> Case:
     """A session's record as a desk is told of it."""
     known = msgspec.structs.asdict(state.hold)
-    team = {"team": state.hold.team} if state.hold.team else {}
-    known |= {"title": state.title, "thread": state.thread, "created": state.created, **team}
+    team = state.hold.team or SUPPORT
+    known |= {"title": state.title, "thread": state.thread, "created": state.created, "team": team}
     return Case(session=session, **known)
+
+
+def may_handle(principal: Principal, case: Case) -> bool:
+    """Whether a case is for somebody: of an agent's teams, or their own; of a lead's any."""
+    if principal.kind != "agent" or DESK_LEAD in principal.scopes:
+        return True
+    mine = case.assignee is not None and case.assignee.id == principal.agent
+    return mine or case.team in principal.teams
 
 
 def view_of(case: Case, now: datetime, thread: str = "") -> SessionView:

@@ -14,7 +14,6 @@ from edge.board import Board
 from edge.cases import (
     QueueView,
     StatsView,
-    may_handle,
     order,
     queue_of,
     select,
@@ -28,7 +27,7 @@ from edge.operation import Operation, Parameter
 from edge.parameters import HIGHEST_SEQUENCE, read_int
 from edge.problem import Refusal
 from edge.remembered import NO_CONVERSATION, Remembered
-from edge.session_shapes import SessionView, case_of, view_of
+from edge.session_shapes import SessionView, case_of, may_handle, view_of
 from edge.shared import Shared
 from edge.support_shapes import SupportError
 from schemas.conversation import SESSION

@@ -24,7 +24,7 @@ from edge.outflow import Write, pour
 from edge.ownfeed import Foreign, OwnFeed
 from edge.parameters import read_cursor
 from edge.problem import Refusal, quote
-from edge.remembered import NO_CONVERSATION, Remembered, may_see
+from edge.remembered import NO_CONVERSATION, Remembered, may_read
 from edge.seats import Seats
 from edge.shared import Shared
 from edge.sse import HEADERS, HEARTBEAT, IN_TOTAL, MEDIA, Source, accepts
@@ -79,7 +79,7 @@ class Feeds:
     async def _check(self, session: str, principal: Principal) -> str:
         """Return whose a session is, nothing if nobody's yet. Raises Refusal 404."""
         state = await self.remembered.find_conversation(session)
-        if state is not None and not may_see(principal, state.owner):
+        if state is not None and not may_read(principal, session, state):
             raise Refusal(404, "conversation_not_found", NO_CONVERSATION)
         return state.owner if state else ""
 

@@ -248,6 +248,33 @@ async def test_an_agent_of_another_team_is_told_that_there_is_nothing(edge: Edge
     assert (await call(edge, "GET", f"{SESSIONS}/foreign", token=lea)).status_code == 200
 
 
+async def test_nor_is_it_read_or_touched_where_customers_are_served(edge: Edge, kit: Kit) -> None:
+    await begin(edge, kit, "aloof", team="returns")
+    await begin(edge, kit, "theirs")
+    ann, lea = [(await log_in(edge, name))["token"] for name in ("ann", "lea")]
+    paths = ["/history", "", "/events"]
+    reads = [f"/v1/conversations/aloof{path}" for path in paths]
+    reads.append("/api/chat/stream?session_name=aloof")
+    refused = [(await call(edge, "GET", path, token=ann)).status_code for path in reads]
+    typing = await do(edge, "aloof", "typing", token=ann)
+    listing = await call(edge, "GET", "/v1/conversations", token=ann)
+    led = await call(edge, "GET", reads[0], token=lea)
+    forged = await call(
+        edge,
+        "POST",
+        "/api/manual/messages",
+        {"session_name": "theirs", "content": "I am content", "role": "user"},
+        token=ann,
+    )
+
+    assert refused == [404] * len(reads)
+    assert typing.status_code == 404
+    assert "theirs" in listing.text
+    assert "aloof" not in listing.text
+    assert led.status_code == 200
+    assert (forged.status_code, forged.json()["code"]) == (403, "NOT_YOU")
+
+
 @pytest.mark.promise("FD-115")
 async def test_a_long_history_is_read_a_page_at_a_time_from_the_newest_back(
     edge: Edge, kit: Kit

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edge.auth import DESK_LEAD, DESK_READ, Principal
-from edge.cases import Wanted, may_handle, order, queue_of, select, stats_of, visible
+from edge.cases import Wanted, order, queue_of, select, stats_of, visible
+from edge.session_shapes import may_handle
 from schemas.ownership import Assignee, Case, Customer, Escalation
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
