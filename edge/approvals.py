@@ -94,7 +94,8 @@ class Deciding(msgspec.Struct, kw_only=True):
 
 
 SEEN = "See a question, and what it came to"
-ANSWERED = {200: ApprovalView, 404: UNKNOWN}
+ANSWERED = {200: ApprovalView, 403: FOREIGN, 404: UNKNOWN}
+FOLLOWED = {200: "Its events, each with its sequence as the id"}
 
 
 class ApprovalEvent(Envelope[ApprovalAsked | Decided], frozen=True, kw_only=True):
@@ -124,7 +125,7 @@ class Approvals:
                 self.follow,
                 "Follow a question until it is answered, from how it stands now or from a cursor",
                 "follow_approval",
-                answers={200: "Its events, each with its sequence as the id", 404: UNKNOWN},
+                answers={**FOLLOWED, 403: FOREIGN, 404: UNKNOWN},
                 variables=(ID,),
                 stream_event=ApprovalEvent,
             ),
@@ -137,7 +138,7 @@ class Approvals:
                 name="decide_approval",
                 scope=DESK_ACT,
                 body=Deciding,
-                answers={**ANSWERED, 403: FOREIGN, 409: DONE},
+                answers={**ANSWERED, 409: DONE},
                 variables=(ID,),
                 tag=TAG,
             ),
@@ -153,13 +154,16 @@ class Approvals:
             raise Refusal(400, "invalid_parameter", detail)
         await wait_for_bus(self._shared.bus)
         find = self._questions.open if status == "open" else self._questions.newest
-        found = await find(team, limit)
+        mine = _teams(principal_of(request))
+        found = await find(lambda one: team in ("", one) and (mine is None or one in mine), limit)
         return answer(ApprovalList([view_of(id, state) for id, state in found]))
 
     async def view(self, request: Request) -> Response:
         """Answer one question."""
         id = read_id(request)
-        return answer(view_of(id, await self._find(id)))
+        state = await self._find(id)
+        _check_team(principal_of(request), state)
+        return answer(view_of(id, state))
 
     async def decide(self, request: Request) -> Response:
         """Answer a question in the name of whoever asks."""
@@ -181,7 +185,7 @@ class Approvals:
         id, after = read_id(request), read_cursor(request)
 
         async def open_source() -> TopicFeed:
-            await self._find(id)
+            _check_team(principal_of(request), await self._find(id))
             topic = approval_topic(id)
             return await join_feed(self._shared.hub, topic, after, lambda: self._snapshot(id))
 
@@ -256,11 +260,16 @@ def read_id(request: Request) -> str:
 
 def _check_team(principal: Principal, state: ApprovalState) -> None:
     """Raise Refusal 403 to an agent of other teams, unless they lead."""
-    team = state.ask.team if state.ask else ""
-    if principal.kind != "agent" or DESK_LEAD in principal.scopes:
-        return
-    if team and team not in principal.teams:
+    team, mine = state.ask.team if state.ask else "", _teams(principal)
+    if team and mine is not None and team not in mine:
         raise Refusal(403, "not_your_team", f"this is for the team {quote(team)} to answer")
+
+
+def _teams(principal: Principal) -> frozenset[str] | None:
+    """The teams whose questions somebody sees; None for all: programs, and agents who lead."""
+    if principal.kind != "agent" or DESK_LEAD in principal.scopes:
+        return None
+    return principal.teams | {""}
 
 
 def _name(principal: Principal, by: str) -> str:

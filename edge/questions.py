@@ -4,7 +4,7 @@ Each record is in the stream once, where it was written last; so what changed co
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -49,11 +49,16 @@ class Questions:
         stored = await self._bus.last(subjects.state(APPROVAL, token(id)))
         return await self._read(stored) if stored else None
 
-    async def open(self, team: str, limit: int) -> list[tuple[str, ApprovalState]]:
-        """Return open questions with their ids, the first to be due first. Raises BusFault."""
+    async def open(
+        self, sees: Callable[[str], bool], limit: int
+    ) -> list[tuple[str, ApprovalState]]:
+        """Return open questions of teams that one sees, the first to be due first.
+
+        Raises BusFault.
+        """
         async with self._reading:
             await self._catch_up()
-        chosen = [known for known in self._open.values() if team in ("", known.team)]
+        chosen = [known for known in self._open.values() if sees(known.team)]
         chosen.sort(key=lambda known: known.due)
         found: list[tuple[str, ApprovalState]] = []
         for start in range(0, len(chosen), limit):
@@ -64,11 +69,13 @@ class Questions:
                 break
         return found[:limit]
 
-    async def newest(self, team: str, limit: int) -> list[tuple[str, ApprovalState]]:
+    async def newest(
+        self, sees: Callable[[str], bool], limit: int
+    ) -> list[tuple[str, ApprovalState]]:
         """Return those that changed last, whatever became of them, the newest first."""
-        stored = await read_newest(self._bus, EVERY, limit if not team else 5 * limit, MOST_BYTES)
+        stored = await read_newest(self._bus, EVERY, 5 * limit, MOST_BYTES)
         found = await self._states(reversed(stored))
-        return [one for one in found if one[1].ask and team in ("", one[1].ask.team)][:limit]
+        return [one for one in found if one[1].ask and sees(one[1].ask.team)][:limit]
 
     async def _catch_up(self) -> None:
         """Read what changed since the last time."""

@@ -246,11 +246,20 @@ async def test_an_agent_answers_in_their_own_name_and_for_their_own_team(
         given = {"decision": "approved", **body}
         return await call(there, "POST", f"/api/approvals/{id}", given, token=token)
 
+    async def read(path: str, token: str) -> httpx.Response:
+        return await call(there, "GET", f"/api/approvals{path}", token=token)
+
+    listed = {one["id"] for one in (await read("?limit=200", ann)).json()["approvals"]}
+    every = {one["id"] for one in (await read("?limit=200", lea)).json()["approvals"]}
+    seen = [(await read(path, ann)).status_code for path in ("/mine", "/theirs", "/theirs/events")]
     borrowed = await post("mine", ann, by="bob")
     foreign = await post("theirs", ann)
     own = await post("mine", ann)
     lead = await post("theirs", lea)
 
+    assert listed & {"mine", "theirs"} == {"mine"}
+    assert {"mine", "theirs"} <= every
+    assert seen == [200, 403, 403]
     assert (borrowed.status_code, borrowed.json()["code"]) == (403, "not_yours")
     assert (foreign.status_code, foreign.json()["code"]) == (403, "not_your_team")
     assert (own.status_code, own.json()["decided"]["by"]) == (200, "ann")
