@@ -25,7 +25,7 @@ SETTLED_WITHIN = 60.0
 LONG = "word " * 120
 AGENTS = ("ann", "bob")
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -223,6 +223,7 @@ async def test_whatever_is_killed_nothing_is_lost_and_no_bot_talks_over_anybody(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 async def test_it_is_so_for_many_rounds(place: Place, request: pytest.FixtureRequest) -> None:
     rounds = request.config.getoption("--chaos-rounds")
     if not rounds:
