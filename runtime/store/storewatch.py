@@ -29,6 +29,9 @@ SELDOM = 10
 """Looks after which the streams that seldom change are looked at, too."""
 SURE = 2
 """Looks in a row that must find the same: a server that is starting may not have all yet."""
+SURE_OF_REPLICAS = 20
+"""The same on a cluster, where a leader that is cut off, or a node that is behind, may answer
+with what it had for more than ten seconds, while the others have all."""
 TELL_EVERY = 1.0
 TOLD_FOR = 5.0
 """Seconds after which somebody who told of trouble and says no more is not believed."""
@@ -122,7 +125,8 @@ class StoreWatch:
             found = found or self._compare(name, mark)
             seen[name] = await self._with_last(name, mark)
         self._suspected = self._suspected + 1 if found else 0
-        self._found = found if self._suspected >= SURE else ""
+        sure = SURE if self.bus.replicas == 1 else SURE_OF_REPLICAS
+        self._found = found if self._suspected >= sure else ""
         self._weigh()
         if not found:
             self._known = newest(self._known, seen)

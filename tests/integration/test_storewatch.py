@@ -14,7 +14,7 @@ from runtime.bus import Bus
 from runtime.errors import ConfigError, DataMissing, NoRoom
 from runtime.open import open_bus
 from runtime.store.marks import FOR_EVER, Mark, MarkFile, newest, note_mark, read_marks
-from runtime.store.storewatch import StoreWatch
+from runtime.store.storewatch import SURE_OF_REPLICAS, StoreWatch
 from runtime.tables import NatsTable
 from runtime.testing import Kit, running
 from schemas.node import StoreTrouble
@@ -63,6 +63,20 @@ async def trouble_of(edge: Edge) -> None:
     async with asyncio.timeout(10):
         while not edge.shared.store.trouble.kind:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+async def test_on_a_cluster_what_is_gone_must_stay_away_for_longer(kit: Kit) -> None:
+    """A leader that is cut off from the others may say less than they have, for a while."""
+    watch = StoreWatch(kit.bus)
+    await watch.look()
+    kit.bus.replicas = 3
+    await kit.bus.api("STREAM.DELETE.BUS")
+    told = []
+    for _ in range(SURE_OF_REPLICAS):
+        await watch.look()
+        told.append(watch.trouble.kind)
+
+    assert told == [""] * (SURE_OF_REPLICAS - 1) + ["damaged"]
 
 
 async def test_a_stream_that_is_deleted_ends_the_host_and_closes_the_edge(kit: Kit) -> None:

@@ -177,9 +177,12 @@ async def look_at(talk: Talk) -> None:
 
 
 async def heard(kit: Kit, actor: str, key: str) -> dict[str, list[tuple[int, str, str]]]:
-    """What a desk or an agent was told, conversation by conversation."""
+    """What a desk or an agent was told, conversation by conversation.
+
+    Who speaks as an agent is told of it too, which is no change.
+    """
     moved = (await kit.state(Address(actor, key))).moved
-    return {name: [tuple(one) for one in told] for name, told in moved.items()}
+    return {name: list(dict.fromkeys(tuple(one) for one in told)) for name, told in moved.items()}
 
 
 @pytest.mark.promise("FD-26", "FD-27", "FD-69")
